@@ -1,0 +1,235 @@
+"""Names and descriptions that a configuration suggests: one pure generator for dashboard, command line and API.
+
+Configurations are plain mappings by the field names of `TrainingConfig`; they may be incomplete, name unregistered
+models, or set what a start would refuse: what is set is described.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any, TypeGuard
+
+import msgspec
+
+from events.training import TrainingConfig
+
+MAX_NAME = 120
+"""Longest generated name, in characters, a ` (2)` included."""
+
+_DATASET_LENGTH = 24
+
+_ARCHITECTURES = {
+    "standard": "Std",
+    "skip": "Skip",
+    "transcoder": "Trans",
+    "jumprelu": "JumpReLU",
+    "topk": "TopK",
+    "batchtopk": "BatchTopK",
+    "gated": "Gated",
+    "matryoshka": "Matryoshka",
+}
+
+_ENDING = re.compile(r"-(instruct|chat|it|base|hf|v\d+(\.\d+)*|\d{4}|\d{6}|\d{8})$", re.IGNORECASE)
+_SIZE = re.compile(r"^(\d+x)?\d+(\.\d+)?[kmbt]$", re.IGNORECASE)
+
+_DEFAULTS: dict[str, Any] = msgspec.to_builtins(TrainingConfig())
+
+# Told by the fixed parts of the description, or by the name.
+_TOLD = {
+    "model", "datasets", "architecture_type", "hidden_dim", "latent_dim", "l1_alpha", "learning_rate", "batch_size",
+    "total_steps", "training_layers", "target_l0", "k", "top_k_sparsity",
+}  # fmt: skip
+
+_LABELS = {
+    "hook_types": "Hooks",
+    "target_hook_type": "Target",
+    "target_layer_offset": "TargetOffset",
+    "warmup_steps": "Warmup",
+    "decay_steps": "Decay",
+    "grad_clip_norm": "Clip",
+    "weight_decay": "WeightDecay",
+    "normalize_activations": "Norm",
+    "normalize_decoder": "DecoderNorm",
+    "dtype": "Dtype",
+    "model_dtype": "ModelDtype",
+    "seed": "Seed",
+    "data_seed": "DataSeed",
+    "context_size": "Context",
+    "sparsity_coeff": "SparsityCoeff",
+    "initial_threshold": "Thresh",
+    "bandwidth": "BW",
+}
+
+_DEFAULT_HOOKS = {"transcoder": ["mlp_in"], "skip": ["mlp_in"]}
+
+
+def template_name(config: Mapping[str, Any], taken: Collection[str] = ()) -> str:
+    """`{Model}_{Dataset}_{Architecture}_{Layers}`, with ` (2)`, ` (3)`… where the name is in `taken`.
+
+    At most `MAX_NAME` characters; the model's part is cut first.
+    """
+    datasets = _sequence(config.get("datasets"))
+    architecture = str(config.get("architecture_type") or _DEFAULTS["architecture_type"])
+    tail = "_".join(
+        part
+        for part in (_dataset_part(datasets), _ARCHITECTURES.get(architecture, architecture), _layers_part(config))
+        if part
+    )
+    model = _model_part(str(config.get("model") or ""))
+    number = 1
+    while True:
+        suffix = "" if number == 1 else f" ({number})"
+        room = MAX_NAME - len(tail) - 1 - len(suffix)
+        name = f"{model[: max(room, 1)]}_{tail}"[: MAX_NAME - len(suffix)] + suffix
+        if name not in taken:
+            return name
+        number += 1
+
+
+def template_description(config: Mapping[str, Any]) -> str:
+    """What the configuration sets, in parts joined by ` | `: sizes, rates, layers, sparsity, then all else that differs
+    from the defaults of its architecture."""
+    architecture = config.get("architecture_type") or _DEFAULTS["architecture_type"]
+    parts = [_width(config)]
+    parts.append(_part("L1", config.get("l1_alpha")))
+    parts.append(_part("LR", config.get("learning_rate")))
+    parts.append(_part("Batch", config.get("batch_size", _DEFAULTS["batch_size"])))
+    steps = config.get("total_steps", _DEFAULTS["total_steps"])
+    parts.append(f"Steps: {_steps(steps)}" if _is_number(steps) else None)
+    layers = _layers(config)
+    parts.append(f"Layers: {', '.join(str(layer) for layer in layers)}" if layers else None)
+    parts.append(_part("L0", config.get("target_l0")))
+    parts.append(_top_k(config))
+    told = set(_TOLD)
+    if architecture == "jumprelu":
+        for field in ("sparsity_coeff", "initial_threshold", "bandwidth"):
+            parts.append(_part(_LABELS[field], config.get(field)))
+            told.add(field)
+    for field, default in _DEFAULTS.items():
+        value = config.get(field)
+        if field in told or value is None or _plain(value) == default:
+            continue
+        if field == "hook_types" and _plain(value) == _DEFAULT_HOOKS.get(str(architecture), ["resid_post"]):
+            continue
+        label = _LABELS.get(field, "".join(word.capitalize() for word in field.split("_")))
+        parts.append(f"{label}: {_text(value)}")
+    return " | ".join(part for part in parts if part)
+
+
+def js_number(value: float) -> str:
+    """A number as JavaScript prints it: `0.00027`, `50`, below 1e-6 `1e-7`."""
+    if isinstance(value, int):
+        return str(value)
+    if value == 0:
+        return "0"
+    decimal = Decimal(repr(value)).normalize()
+    if 1e-6 <= abs(value) < 1e21:
+        return f"{decimal:f}"
+    sign, digits, _ = decimal.as_tuple()
+    mantissa = str(digits[0]) + ("." + "".join(map(str, digits[1:])) if len(digits) > 1 else "")
+    exponent = decimal.adjusted()
+    return f"{'-' if sign else ''}{mantissa}e{'+' if exponent > 0 else ''}{exponent}"
+
+
+def _model_part(model: str) -> str:
+    name = model.strip().rstrip("/").rpartition("/")[2]
+    if not name:
+        return "Model"
+    while (shorter := _ENDING.sub("", name)) != name and shorter:
+        name = shorter
+    parts = name.split("-")
+    kept = parts[:3]
+    kept += [part for part in parts[3:] if _SIZE.match(part)][:1]
+    return "-".join(kept)
+
+
+def _dataset_part(datasets: Sequence[Any]) -> str:
+    if not datasets:
+        return "Dataset"
+    name = str(datasets[0]).strip().rstrip("/").rpartition("/")[2].replace("_", "-") or "Dataset"
+    if len(name) > _DATASET_LENGTH:
+        words = name.split("-")
+        kept = words[0]
+        for word in words[1:]:
+            if len(kept) + 1 + len(word) > _DATASET_LENGTH:
+                break
+            kept += "-" + word
+        name = kept[:_DATASET_LENGTH]
+    return name if len(datasets) == 1 else f"{name}+{len(datasets) - 1}"
+
+
+def _layers(config: Mapping[str, Any]) -> list[int]:
+    return sorted({layer for layer in _sequence(config.get("training_layers")) if isinstance(layer, int)})
+
+
+def _layers_part(config: Mapping[str, Any]) -> str:
+    layers = _layers(config)
+    if not layers:
+        return ""
+    return f"L{layers[0]}" if len(layers) == 1 else f"L{layers[0]}-{layers[-1]}"
+
+
+def _width(config: Mapping[str, Any]) -> str | None:
+    hidden, latent = config.get("hidden_dim"), config.get("latent_dim")
+    if _is_number(hidden) and hidden and _is_number(latent):
+        ratio = Decimal(latent) / Decimal(hidden)
+        multiple = str(int(ratio)) if ratio == int(ratio) else _one_decimal(ratio)
+        return f"Hidden: {js_number(hidden)} → Latent: {js_number(latent)} ({multiple}x)"
+    if _is_number(latent):
+        return f"Latent: {js_number(latent)}"
+    if _is_number(hidden):
+        return f"Hidden: {js_number(hidden)}"
+    return None
+
+
+def _top_k(config: Mapping[str, Any]) -> str | None:
+    percent, k, latent = config.get("top_k_sparsity"), config.get("k"), config.get("latent_dim")
+    if _is_number(percent):
+        return f"TopK: {js_number(percent)}%"
+    if not _is_number(k):
+        return None
+    if not _is_number(latent) or not latent:
+        return f"k: {js_number(k)}"
+    share = Decimal(100) * Decimal(k) / Decimal(latent)
+    if share >= Decimal("0.1"):
+        return f"TopK: {_one_decimal(share).removesuffix('.0')}%"
+    return f"TopK: {js_number(float(f'{share:.2g}'))}%"
+
+
+def _steps(steps: float) -> str:
+    if steps < 1_000:
+        return js_number(steps)
+    return _one_decimal(Decimal(steps) / 1_000).removesuffix(".0") + "k"
+
+
+def _one_decimal(value: Decimal) -> str:
+    return f"{value.quantize(Decimal('0.1'), rounding=ROUND_HALF_UP):f}"
+
+
+def _part(label: str, value: Any) -> str | None:
+    return f"{label}: {js_number(value)}" if _is_number(value) else None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if _is_number(value):
+        return js_number(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(item) for item in value)
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
