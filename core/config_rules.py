@@ -1,0 +1,550 @@
+"""What a configuration must satisfy, what its defaults are, and what it will need. No torch.
+
+Form, server, command line and trainer share these rules. All problems of a configuration are found at once, each at
+its field.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+import msgspec
+from msgspec import inspect
+
+from events.catalog import DatasetRegistered, ModelRegistered
+from events.training import TrainingConfig
+
+from .naming import js_number
+
+BUILT: tuple[str, ...] = ("topk",)
+"""Architectures that can be trained by this version."""
+
+_UNIT_ROWS = ("topk", "batchtopk", "matryoshka")
+_TRANSCODERS = ("transcoder", "skip")
+_PER_TOKEN = ("layer_norm", "constant_norm_rescale")
+
+# A transcoder's sparsity fields depend on its activation as an autoencoder's do on its architecture.
+_ACTIVATION_FIELDS = {
+    "k": ("batchtopk",),
+    "top_k_sparsity": ("batchtopk",),
+    "target_l0": ("relu", "jumprelu"),
+    "l1_alpha": ("relu", "jumprelu"),
+    "sparsity_coeff": ("jumprelu",),
+    "initial_threshold": ("jumprelu",),
+    "bandwidth": ("jumprelu",),
+    "auxk_coefficient": ("batchtopk", "jumprelu"),
+}
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One sentence about one field."""
+
+    field: str
+    message: str
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training will need.
+
+    `tokens` are read in all; `parameters` counts the weights of all its SAEs; `memory_bytes` is the peak on its
+    device, `memory` the same by part; `seconds` is None where nothing is known about this machine's speed.
+    """
+
+    tokens: int
+    parameters: int
+    memory_bytes: int
+    memory: dict[str, int]
+    seconds: float | None = None
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of a check.
+
+    `config` has every default filled in and is None where there is a problem. `unregistered` lists fields and ids that
+    the catalogue does not hold: no problem yet, for somebody may look at them, but nothing that depends on them
+    could be checked.
+    """
+
+    config: TrainingConfig | None = None
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    estimate: Estimate | None = None
+    unregistered: tuple[Problem, ...] = ()
+
+
+def _abouts() -> dict[str, msgspec.Meta]:
+    return {
+        field.name: next(one for one in get_args(field.type)[1:] if isinstance(one, msgspec.Meta))
+        for field in msgspec.structs.fields(TrainingConfig)
+    }
+
+
+ABOUT: dict[str, msgspec.Meta] = _abouts()
+"""What `TrainingConfig` says about each field besides its type: a description, and in `extra` unit, only, default,
+group, advanced."""
+
+
+def check(
+    raw: Mapping[str, Any],
+    models: Iterable[ModelRegistered],
+    datasets: Iterable[DatasetRegistered],
+    *,
+    devices: Sequence[str] | None = None,
+    flops_per_second: float | None = None,
+) -> Checked:
+    """Everything that can be said about the configuration `raw` (plain data, by the field names of `TrainingConfig`).
+
+    `devices` are the names that this machine has (`cpu`, `cuda:0`; None: not known here) and `flops_per_second` the
+    speed that it reached, for an estimate of the time.
+    """
+    values, problems = _converted(raw)
+    unregistered: list[Problem] = []
+    model = _registered_model(values, models, problems, unregistered)
+    _check_datasets(values, datasets, problems, unregistered)
+    if not any(problem.field == "architecture_type" for problem in problems):
+        problems += _applicability(values)
+    problems += _cross_field(values, model, devices)
+    problems = list(dict.fromkeys(problems))
+    if problems:
+        return Checked(problems=tuple(problems), unregistered=tuple(unregistered))
+    config = msgspec.convert(values, TrainingConfig)
+    if model is None:
+        return Checked(unregistered=tuple(unregistered), warnings=tuple(_warnings(config, None)))
+    config = resolve(config, model)
+    problems = list(_resolved_problems(config))
+    if problems:
+        return Checked(problems=tuple(problems), unregistered=tuple(unregistered))
+    return Checked(
+        config=None if unregistered else config,
+        warnings=tuple(_warnings(config, model)),
+        estimate=estimate(config, model, flops_per_second=flops_per_second),
+        unregistered=tuple(unregistered),
+    )
+
+
+def resolve(config: TrainingConfig, model: ModelRegistered) -> TrainingConfig:
+    """The configuration with every default filled in that depends on the model or on other fields.
+
+    `k` stands for `top_k_sparsity` afterwards. What only the trainer can know stays None: `grad_clip_norm`
+    (measured activations), and `skip_rank` where the skip has full rank.
+    """
+    filled: dict[str, Any] = {}
+
+    def default(field: str, value: Any) -> Any:
+        current = getattr(config, field)
+        if current is not None:
+            return current
+        filled[field] = value
+        return value
+
+    architecture = config.architecture_type
+    width = model.hidden_dim
+    default("hidden_dim", width)
+    default("training_layers", (model.layers // 2,))
+    default("hook_types", ("mlp_in",) if architecture in _TRANSCODERS else ("resid_post",))
+    default("context_size", min(model.context_size, 1_024))
+    default("dataset_weights", (1.0,) * len(config.datasets))
+    default("normalize_decoder", architecture in _UNIT_ROWS)
+    latents = default("latent_dim", 16 * width)
+    kind: str = architecture
+    if architecture in _TRANSCODERS:
+        default("target_hook_type", "mlp_out")
+        default("target_layer_offset", 0)
+        kind = default("activation", "batchtopk")
+
+    wanted = max(1, min(50, width // 8))
+    if kind in _UNIT_ROWS:
+        if config.top_k_sparsity is not None:
+            filled["k"] = max(1, round(config.top_k_sparsity / 100 * latents))
+            filled["top_k_sparsity"] = None
+        else:
+            default("k", wanted)
+    else:
+        if config.l1_alpha is None and config.sparsity_coeff is None:
+            default("target_l0", wanted / latents)
+        if kind == "jumprelu":
+            default("initial_threshold", 0.02)
+            default("bandwidth", 0.1)
+    if kind in (*_UNIT_ROWS, "jumprelu"):
+        default("auxk_coefficient", 1 / 8)
+
+    tokens = config.total_steps * config.batch_size
+    default("dead_token_threshold", min(max(3 * tokens // 1_000, 10_000), 10_000_000))
+    default("learning_rate", default_learning_rate(latents, config.total_steps))
+    default("warmup_steps", min(1_000, config.total_steps // 20))
+    default("decay_steps", config.total_steps // 5)
+    default("eval_interval", max(1, config.total_steps // 10))
+    return msgspec.structs.replace(config, **filled)
+
+
+def default_learning_rate(latents: int, steps: int) -> float:
+    """2e-4 / sqrt(F / 2^14) (Gao et al. 2024, fig. 3), three times that in runs under 10,000 steps."""
+    rate = 2e-4 / math.sqrt(latents / 2**14) * (3 if steps < 10_000 else 1)
+    return min(max(rate, 1e-6), 1e-2)
+
+
+def estimate(config: TrainingConfig, model: ModelRegistered, *, flops_per_second: float | None = None) -> Estimate:
+    """What a resolved configuration will need, from sizes alone."""
+    tokens = config.total_steps * config.batch_size
+    width, latents = model.hidden_dim, config.latent_dim or 0
+    saes = len(config.training_layers or ()) * len(config.hook_types or ())
+    transcoder = config.architecture_type in _TRANSCODERS
+    weights = 2 * width * latents + latents + width + (width * width if config.architecture_type == "skip" else 0)
+    on_gpu = config.device.startswith("cuda")
+    element = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2 if on_gpu else 4}[config.model_dtype]
+    buffered = min(2**19, max(tokens // 4, config.batch_size)) * width * element * saes * (2 if transcoder else 1)
+    memory = {
+        # fp32 master weights, gradients and Adam's two moments
+        "weights": weights * saes * 4,
+        "gradients": weights * saes * 4,
+        "optimizer": weights * saes * 8,
+        # pre-activations, their selection and the residual, of one SAE at a time
+        "step": 4 * config.batch_size * (2 * latents + 6 * width),
+        "buffer": buffered,
+        "language_model": (model.parameters or 12 * model.layers * width * width) * element,
+    }
+    seconds = None
+    if flops_per_second:
+        seconds = tokens * flops_per_token(config, model) / flops_per_second
+    return Estimate(
+        tokens=tokens,
+        parameters=weights * saes,
+        memory_bytes=sum(memory.values()),
+        memory=memory,
+        seconds=seconds,
+    )
+
+
+def flops_per_token(config: TrainingConfig, model: ModelRegistered) -> float:
+    """Floating-point operations that a token costs in a resolved configuration: the language model up to the highest
+    layer that is read, and forward and backward of every SAE (2nF(1 + 4k/F) where gradients live on the active set)."""
+    layers = config.training_layers or ()
+    share = (max(layers, default=0) + 1) / model.layers
+    language_model = 2 * (model.parameters or 12 * model.layers * model.hidden_dim**2) * share
+    latents, width = config.latent_dim or 0, model.hidden_dim
+    active = config.k or (config.target_l0 or 0) * latents
+    sae = 2 * width * latents * (1 + 4 * active / max(latents, 1))
+    return language_model + sae * len(layers) * len(config.hook_types or ())
+
+
+def _converted(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """Each field by itself: the values that are of their type and range, and a problem for each that is not."""
+    known = {field.name: field for field in msgspec.structs.fields(TrainingConfig)}
+    values: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for name, value in raw.items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else "."
+            problems.append(Problem(str(name), f"{name} is not a field of a configuration{hint}"))
+            continue
+        try:
+            values[name] = msgspec.convert(value, known[name].type)
+            sound = all(math.isfinite(number) for number in _floats(value))
+        except msgspec.ValidationError:
+            sound = False
+        if not sound:
+            values.pop(name, None)
+            allowed = describe(inspect.type_info(known[name].type), ABOUT[name].description or "")
+            problems.append(Problem(name, f"{name} must be {allowed}, not {_shown(value)}."))
+    return values, problems
+
+
+def _floats(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _floats(item)
+
+
+def describe(kind: inspect.Type, description: str = "") -> str:
+    """What a type allows, in words: "a whole number from 8 to 1,048,576".
+
+    `description` stands for a pattern, which nobody can read.
+    """
+    match kind:
+        case inspect.Metadata(type=inner):
+            return describe(inner, description)
+        case inspect.UnionType(types=types):
+            named = [describe(one, description) for one in types if not isinstance(one, inspect.NoneType)]
+            return " or ".join(named) + (" (or nothing, for the default)" if len(named) < len(types) else "")
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType():
+            return f"a whole number{_limits(kind)}"
+        case inspect.FloatType():
+            return f"a number{_limits(kind)}"
+        case inspect.StrType(pattern=pattern):
+            return f"text ({description.rstrip('.')})" if pattern else "text"
+        case inspect.LiteralType(values=allowed):
+            return "one of " + ", ".join(str(value) for value in allowed)
+        case inspect.VarTupleType(item_type=item):
+            return f"a list, each item {describe(item)}"
+        case _:
+            return "of another type"
+
+
+def _limits(kind: inspect.IntType | inspect.FloatType) -> str:
+    low, high = (_number(kind.ge, kind.gt), _number(kind.le, kind.lt))
+    if low is not None and high is not None:
+        return f" above {low}, at most {high}" if kind.gt is not None else f" from {low} to {high}"
+    if low is not None:
+        return f" above {low}" if kind.gt is not None else f" of at least {low}"
+    return f" of at most {high}" if high is not None else ""
+
+
+def _number(*values: float | None) -> str | None:
+    value = next((one for one in values if one is not None), None)
+    return None if value is None else f"{value:,}" if isinstance(value, int) else js_number(value)
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def find_model(wanted: str, models: Iterable[ModelRegistered]) -> ModelRegistered | None:
+    """The registered model with that id, else the one with that source."""
+    models = list(models)
+    return next((m for m in models if m.model_id == wanted), None) or next(
+        (m for m in models if m.source == wanted), None
+    )
+
+
+def find_dataset(wanted: str, datasets: Iterable[DatasetRegistered]) -> DatasetRegistered | None:
+    """The registered data set with that id, else the one with that source."""
+    datasets = list(datasets)
+    return next((d for d in datasets if d.dataset_id == wanted), None) or next(
+        (d for d in datasets if d.source == wanted), None
+    )
+
+
+def _registered_model(
+    values: Mapping[str, Any],
+    models: Iterable[ModelRegistered],
+    problems: list[Problem],
+    unregistered: list[Problem],
+) -> ModelRegistered | None:
+    if any(problem.field == "model" for problem in problems):
+        return None
+    wanted = values.get("model", "").strip()
+    if not wanted:
+        problems.append(
+            Problem("model", "model is missing: give a catalogue id such as demo, a local folder or a hub id.")
+        )
+        return None
+    found = find_model(wanted, models)
+    if found is None:
+        unregistered.append(Problem("model", wanted))
+    return found
+
+
+def _check_datasets(
+    values: Mapping[str, Any],
+    datasets: Iterable[DatasetRegistered],
+    problems: list[Problem],
+    unregistered: list[Problem],
+) -> None:
+    if any(problem.field == "datasets" for problem in problems):
+        return
+    chosen: tuple[str, ...] = values.get("datasets", ())
+    if not chosen or not all(one.strip() for one in chosen):
+        problems.append(
+            Problem("datasets", "datasets is missing: give at least one catalogue id such as stdlib, path or hub id.")
+        )
+        return
+    datasets = list(datasets)
+    for number, one in enumerate(chosen):
+        if one in chosen[:number]:
+            problems.append(Problem("datasets", f"datasets names {one!r} twice; use dataset_weights for its share."))
+        elif find_dataset(one, datasets) is None:
+            unregistered.append(Problem("datasets", one))
+    weights = values.get("dataset_weights")
+    if weights is not None and len(weights) != len(chosen):
+        problems.append(
+            Problem(
+                "dataset_weights",
+                f"dataset_weights has {len(weights)} numbers for {len(chosen)} data sets; give one for each.",
+            )
+        )
+
+
+def _applicability(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Fields that are set although the architecture, or the transcoder's activation, has no use for them."""
+    architecture = values.get("architecture_type", "topk")
+    if architecture not in BUILT:
+        yield Problem(
+            "architecture_type",
+            f"architecture_type {architecture!r} cannot be trained by this version; available: {', '.join(BUILT)}.",
+        )
+    for field in msgspec.structs.fields(TrainingConfig):
+        only = (ABOUT[field.name].extra or {}).get("only")
+        if values.get(field.name) is None or only is None:
+            continue
+        if architecture not in only:
+            yield Problem(field.name, f"{field.name} does not apply to {architecture}; it is for {', '.join(only)}.")
+        elif architecture in _TRANSCODERS and field.name in _ACTIVATION_FIELDS:
+            activation = values.get("activation") or "batchtopk"
+            if activation not in _ACTIVATION_FIELDS[field.name]:
+                yield Problem(
+                    field.name,
+                    f"{field.name} does not apply to a {architecture} with activation {activation}; it is for"
+                    f" {', '.join(_ACTIVATION_FIELDS[field.name])}.",
+                )
+
+
+def _cross_field(
+    values: Mapping[str, Any], model: ModelRegistered | None, devices: Sequence[str] | None
+) -> Iterator[Problem]:
+    architecture = values.get("architecture_type", "topk")
+    if values.get("k") is not None and values.get("top_k_sparsity") is not None:
+        message = "k and top_k_sparsity say the same thing twice; set one of them."
+        yield Problem("k", message)
+        yield Problem("top_k_sparsity", message)
+    for field in ("training_layers", "hook_types"):
+        chosen = values.get(field)
+        if chosen is not None and not chosen:
+            yield Problem(field, f"{field} is empty; name at least one, or leave it out for the default.")
+        if chosen and len(set(chosen)) < len(chosen):
+            yield Problem(field, f"{field} names the same one twice.")
+    if architecture in _TRANSCODERS:
+        if values.get("normalize_activations") in _PER_TOKEN:
+            yield Problem(
+                "normalize_activations",
+                f"normalize_activations {values['normalize_activations']} works token by token and cannot be undone"
+                f" across hooks; a {architecture} allows expected_average_only_in and none.",
+            )
+        target = values.get("target_hook_type") or "mlp_out"
+        if not values.get("target_layer_offset") and target in (values.get("hook_types") or ("mlp_in",)):
+            yield Problem(
+                "target_hook_type",
+                f"{architecture.capitalize()} predicts another hook's activation; choose a target different from the"
+                " source.",
+            )
+    steps = values.get("total_steps", TrainingConfig().total_steps)
+    for field in ("warmup_steps", "decay_steps"):
+        chosen = values.get(field)
+        if chosen is not None and chosen > steps:
+            yield Problem(field, f"{field} is {chosen:,}, more than the {steps:,} steps of the run.")
+    warmup, decay = values.get("warmup_steps") or 0, values.get("decay_steps") or 0
+    if max(warmup, decay) <= steps < warmup + decay:
+        yield Problem(
+            "decay_steps", f"warmup_steps and decay_steps are {warmup + decay:,} together, more than {steps:,} steps."
+        )
+    device = values.get("device", "auto")
+    if devices is not None and device.startswith("cuda") and not _has_device(device, devices):
+        yield Problem("device", f"device {device} is not on this machine; it has {', '.join(devices)}.")
+    if model is not None:
+        yield from _against_model(values, model)
+
+
+def _has_device(device: str, devices: Sequence[str]) -> bool:
+    return device in devices or (device == "cuda" and any(one.startswith("cuda") for one in devices))
+
+
+def _against_model(values: Mapping[str, Any], model: ModelRegistered) -> Iterator[Problem]:
+    name = model.model_id
+    for layer in values.get("training_layers") or ():
+        if layer >= model.layers:
+            yield Problem(
+                "training_layers",
+                f"training_layers names layer {layer}; {name} has layers 0 to {model.layers - 1}.",
+            )
+    for field in ("hook_types", "target_hook_type"):
+        chosen = values.get(field) or ()
+        for hook in (chosen,) if isinstance(chosen, str) else chosen:
+            if hook not in model.hooks:
+                yield Problem(field, f"{field} names {hook}; {name} has {', '.join(model.hooks)}.")
+    layers = values.get("training_layers") or (model.layers // 2,)
+    offset = values.get("target_layer_offset") or 0
+    if offset and max(layers) + offset >= model.layers > max(layers):
+        yield Problem(
+            "target_layer_offset",
+            f"target_layer_offset {offset} above layer {max(layers)} is beyond {name}'s last layer {model.layers - 1}.",
+        )
+    context = values.get("context_size")
+    if context is not None and context > model.context_size:
+        yield Problem(
+            "context_size", f"context_size is {context:,}; {name} reads at most {model.context_size:,} tokens."
+        )
+    width = values.get("hidden_dim")
+    if width is not None and width != model.hidden_dim:
+        yield Problem(
+            "hidden_dim", f"hidden_dim is {width:,}; the activations of {name} have {model.hidden_dim:,} dimensions."
+        )
+    rank = values.get("skip_rank")
+    if rank is not None and rank > model.hidden_dim:
+        yield Problem("skip_rank", f"skip_rank is {rank:,}, more than the width {model.hidden_dim:,} of {name}.")
+
+
+def _resolved_problems(config: TrainingConfig) -> Iterator[Problem]:
+    latents = config.latent_dim or 0
+    if config.k is not None and config.k > latents / 4:
+        yield Problem(
+            "k", f"k is {config.k:,}; at most a quarter of the {latents:,} latents ({latents // 4:,}) may be active."
+        )
+    if config.target_l0 is not None and config.target_l0 * latents < 1:
+        yield Problem(
+            "target_l0",
+            f"target_l0 {config.target_l0:g} is less than one of {latents:,} latents; at least {1 / latents:.2g}.",
+        )
+
+
+def _warnings(config: TrainingConfig, model: ModelRegistered | None) -> Iterator[Problem]:
+    """Settings that are allowed and known to disappoint."""
+    tokens = config.total_steps * config.batch_size
+    if config.weight_decay > 0:
+        yield Problem(
+            "weight_decay",
+            "Weight decay shrinks the decoder and is known to raise the FVU a lot; 0 is the usual choice.",
+        )
+    if config.auxk_coefficient == 0:
+        yield Problem("auxk_coefficient", "Without the auxiliary loss many latents may die and never come back.")
+    if config.dead_token_threshold is not None and config.dead_token_threshold >= tokens:
+        yield Problem(
+            "dead_token_threshold",
+            f"The run reads {tokens:,} tokens, so no latent can count as dead, and none is revived.",
+        )
+    if config.checkpoint_interval == 0:
+        yield Problem(
+            "checkpoint_interval", "Without checkpoints a training that is killed starts again from the beginning."
+        )
+    if config.total_steps < 500:
+        yield Problem(
+            "total_steps",
+            f"{config.total_steps:,} steps are few: expect features that are far from learnt.",
+        )
+    if config.architecture_type == "jumprelu":
+        if config.target_l0 is not None and (config.sparsity_coeff is not None or config.l1_alpha is not None):
+            yield Problem("sparsity_coeff", "target_l0 steers the sparsity; the coefficient is not used.")
+        elif config.sparsity_coeff is not None and config.l1_alpha is not None:
+            yield Problem("l1_alpha", "sparsity_coeff is set; l1_alpha is not used.")
+    hooks, layers = config.hook_types or (), config.training_layers or ()
+    if {"resid_pre", "resid_post"} <= set(hooks) and any(layer + 1 in layers for layer in layers):
+        yield Problem(
+            "hook_types",
+            "resid_post of a layer is resid_pre of the next one: some SAEs will be trained on the same activations.",
+        )
+    if model is None or config.latent_dim is None:
+        return
+    width, latents = model.hidden_dim, config.latent_dim
+    active = config.k if config.k is not None else (config.target_l0 or 0) * latents
+    if active > width / 2:
+        yield Problem(
+            "k" if config.k is not None else "target_l0",
+            f"{active:,.0f} active latents for {width:,} dimensions are dense: the code may copy its input instead of"
+            " finding features.",
+        )
+    if latents < width:
+        yield Problem("latent_dim", f"{latents:,} latents are fewer than the {width:,} dimensions they describe.")
+    if config.learning_rate is not None:
+        usual = default_learning_rate(latents, config.total_steps)
+        if config.learning_rate > 10 * usual:
+            yield Problem(
+                "learning_rate",
+                f"More than ten times the usual {usual:.1g} for {latents:,} latents: latents are likely to die.",
+            )
