@@ -6,18 +6,16 @@ its field.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
-from msgspec import inspect
 
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import TrainingConfig
 
-from .naming import js_number
+from .fields import Problem, convert_fields
 
 BUILT: tuple[str, ...] = ("topk",)
 """Architectures that can be trained by this version."""
@@ -37,13 +35,6 @@ _ACTIVATION_FIELDS = {
     "bandwidth": ("jumprelu",),
     "auxk_coefficient": ("batchtopk", "jumprelu"),
 }
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """One sentence about one field."""
-
-    field: str
-    message: str
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +68,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
 def _abouts() -> dict[str, msgspec.Meta]:
     return {
-        field.name: next(one for one in get_args(field.type)[1:] if isinstance(one, msgspec.Meta))
+        field.name: next(one for one in get_args(field.type)[1:] if isinstance(one, msgspec.Meta) and one.description)
         for field in msgspec.structs.fields(TrainingConfig)
     }
 
@@ -100,7 +91,7 @@ def check(
     `devices` are the names that this machine has (`cpu`, `cuda:0`; None: not known here) and `flops_per_second` the
     speed that it reached, for an estimate of the time.
     """
-    values, problems = _converted(raw)
+    values, problems = convert_fields(raw, TrainingConfig, what="a configuration")
     unregistered: list[Problem] = []
     model = _registered_model(values, models, problems, unregistered)
     _check_datasets(values, datasets, problems, unregistered)
@@ -228,83 +219,6 @@ def flops_per_token(config: TrainingConfig, model: ModelRegistered) -> float:
     active = config.k or (config.target_l0 or 0) * latents
     sae = 2 * width * latents * (1 + 4 * active / max(latents, 1))
     return language_model + sae * len(layers) * len(config.hook_types or ())
-
-
-def _converted(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """Each field by itself: the values that are of their type and range, and a problem for each that is not."""
-    known = {field.name: field for field in msgspec.structs.fields(TrainingConfig)}
-    values: dict[str, Any] = {}
-    problems: list[Problem] = []
-    for name, value in raw.items():
-        if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else "."
-            problems.append(Problem(str(name), f"{name} is not a field of a configuration{hint}"))
-            continue
-        try:
-            values[name] = msgspec.convert(value, known[name].type)
-            sound = all(math.isfinite(number) for number in _floats(value))
-        except msgspec.ValidationError:
-            sound = False
-        if not sound:
-            values.pop(name, None)
-            allowed = describe(inspect.type_info(known[name].type), ABOUT[name].description or "")
-            problems.append(Problem(name, f"{name} must be {allowed}, not {_shown(value)}."))
-    return values, problems
-
-
-def _floats(value: Any) -> Iterator[float]:
-    if isinstance(value, float):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _floats(item)
-
-
-def describe(kind: inspect.Type, description: str = "") -> str:
-    """What a type allows, in words: "a whole number from 8 to 1,048,576".
-
-    `description` stands for a pattern, which nobody can read.
-    """
-    match kind:
-        case inspect.Metadata(type=inner):
-            return describe(inner, description)
-        case inspect.UnionType(types=types):
-            named = [describe(one, description) for one in types if not isinstance(one, inspect.NoneType)]
-            return " or ".join(named) + (" (or nothing, for the default)" if len(named) < len(types) else "")
-        case inspect.BoolType():
-            return "true or false"
-        case inspect.IntType():
-            return f"a whole number{_limits(kind)}"
-        case inspect.FloatType():
-            return f"a number{_limits(kind)}"
-        case inspect.StrType(pattern=pattern):
-            return f"text ({description.rstrip('.')})" if pattern else "text"
-        case inspect.LiteralType(values=allowed):
-            return "one of " + ", ".join(str(value) for value in allowed)
-        case inspect.VarTupleType(item_type=item):
-            return f"a list, each item {describe(item)}"
-        case _:
-            return "of another type"
-
-
-def _limits(kind: inspect.IntType | inspect.FloatType) -> str:
-    low, high = (_number(kind.ge, kind.gt), _number(kind.le, kind.lt))
-    if low is not None and high is not None:
-        return f" above {low}, at most {high}" if kind.gt is not None else f" from {low} to {high}"
-    if low is not None:
-        return f" above {low}" if kind.gt is not None else f" of at least {low}"
-    return f" of at most {high}" if high is not None else ""
-
-
-def _number(*values: float | None) -> str | None:
-    value = next((one for one in values if one is not None), None)
-    return None if value is None else f"{value:,}" if isinstance(value, int) else js_number(value)
-
-
-def _shown(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def find_model(wanted: str, models: Iterable[ModelRegistered]) -> ModelRegistered | None:

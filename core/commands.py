@@ -1,0 +1,65 @@
+"""What can be asked of the server: imperatives, which may be refused and are never stored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class CreateTraining(msgspec.Struct, frozen=True, kw_only=True):
+    """Train this configuration.
+
+    `config` holds fields of `TrainingConfig`; what is left out takes its default. `name` is suggested by the
+    configuration where it is left out; `retry_of` is the training that this one repeats.
+    """
+
+    config: dict[str, Any]
+    name: Name | None = None
+    template_id: str | None = None
+    retry_of: str | None = None
+
+
+class CheckTraining(msgspec.Struct, frozen=True, kw_only=True):
+    """Say what is wrong with this configuration and what it would need, and start nothing."""
+
+    config: dict[str, Any]
+
+
+class ControlTraining(msgspec.Struct, frozen=True, kw_only=True):
+    """Pause, resume or stop a training, or save a checkpoint of it now."""
+
+    action: Literal["pause", "resume", "stop", "checkpoint"]
+
+
+class EditTraining(msgspec.Struct, frozen=True, kw_only=True):
+    """Change what is said about a training; what is left out stays."""
+
+    name: Name | None = None
+    tags: tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...] | None = None
+    note: Annotated[str, Meta(max_length=100_000)] | None = None
+
+
+class RegisterModel(msgspec.Struct, frozen=True, kw_only=True):
+    """Take a model into the catalogue; `source` is a local folder or a hub id."""
+
+    source: Annotated[str, Meta(min_length=1, max_length=4_096)]
+    model_id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    revision: Annotated[str, Meta(max_length=255)] | None = None
+    title: Annotated[str, Meta(max_length=255)] | None = None
+
+
+class RegisterDataset(msgspec.Struct, frozen=True, kw_only=True):
+    """Take a data set into the catalogue; `source` is a file, a folder or a hub id."""
+
+    source: Annotated[str, Meta(min_length=1, max_length=4_096)]
+    dataset_id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    pattern: Annotated[str, Meta(max_length=4_096)] | None = None
+    configuration: Annotated[str, Meta(max_length=255)] | None = None
+    split: Annotated[str, Meta(max_length=255)] | None = None
+    text_column: Annotated[str, Meta(max_length=255)] | None = None
+    revision: Annotated[str, Meta(max_length=255)] | None = None
+    title: Annotated[str, Meta(max_length=255)] | None = None
