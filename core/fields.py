@@ -1,4 +1,4 @@
-"""Plain data against a struct, field by field: every problem at once, each in one sentence that says what is allowed."""
+"""Plain data against a struct, field by field: all problems at once, each a sentence that says what is allowed."""
 
 from __future__ import annotations
 
