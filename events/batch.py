@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, cast, get_args
 
@@ -405,7 +405,7 @@ def _encode_cold(recorded: Recorded, payload: bytes, format: Format) -> msgspec.
     return msgspec.Raw(_ENCODERS[format].encode(raw))
 
 
-def heads_table(heads: dict[str, StreamHead]) -> Table:
+def heads_table(heads: Mapping[str, StreamHead]) -> Table:
     """Streams' heads as rows."""
     rows = [(stream, *msgspec.structs.astuple(head)) for stream, head in heads.items()]
     types = (pa.string(), pa.uint32(), pa.uint64(), pa.uint64(), pa.uint32(), pa.uint32())

@@ -1,0 +1,205 @@
+"""The log's tables, in SQL: making them, inserting a batch, loading events.
+
+    log_events   the cold events, their payload as JSON
+    step_trained one table for every columnar event type, a typed column for each of its fields
+    events       the view over all of them
+    streams      where every stream ends, and its epoch
+    log_meta     the log id and the format of these tables
+
+Times are µs since 1970 (UTC).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from .batch import (
+    COLD,
+    ENVELOPE,
+    FIELDS,
+    Batch,
+    Column,
+    Table,
+    cold_table,
+    from_cold_table,
+    heads_table,
+    sorted_by_position,
+)
+from .errors import LogUnavailable
+from .event import Recorded
+from .ids import new_id
+from .streams import StreamHead
+from .upcasters import UPCASTERS
+
+FORMAT = "1"
+"""Of these tables; a program refuses a file in a format that it does not know."""
+
+
+class Connection(Protocol):
+    """What is used here of a DuckDB connection."""
+
+    def execute(self, query: str, parameters: Any = ..., /) -> Any: ...
+
+    def sql(self, query: str, *, params: Any = ...) -> Any: ...
+
+
+def table_of(type_: str) -> str:
+    """The name of a columnar event type's table."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type_).lower()
+
+
+def create(con: Connection) -> str:
+    """Makes what is missing of the tables and returns the log id. Raises `LogUnavailable` for an unknown format."""
+    con.execute("create table if not exists log_meta (key varchar, value varchar)")
+    meta: dict[str, str] = dict(con.execute("select key, value from log_meta").fetchall())
+    if meta.get("format", FORMAT) != FORMAT:
+        raise LogUnavailable(f"The log is in format {meta['format']}; this program knows format {FORMAT} only.")
+    con.execute(f"create table if not exists log_events ({_definitions(COLD)})")
+    con.execute(
+        "create table if not exists streams (stream varchar primary key, version uinteger, first_position ubigint,"
+        " last_position ubigint, epoch uinteger, epoch_first_version uinteger)"
+    )
+    for type_, fields in FIELDS.items():
+        table = table_of(type_)
+        con.execute(f"create table if not exists {table} ({_definitions((*ENVELOPE, *fields))})")
+        there = {row[0] for row in con.execute(f"describe {table}").fetchall()}
+        for column in fields:
+            if column.name not in there:
+                default = "null" if column.default is None else repr(column.default)
+                con.execute(f"alter table {table} add column {column.name} {column.sql} default {default}")
+    con.execute(f"create or replace view events as {_events()}")
+    if "log_id" not in meta:
+        con.execute("insert into log_meta values ('format', ?), ('log_id', ?)", [FORMAT, new_id()])
+    return con.execute("select value from log_meta where key = 'log_id'").fetchone()[0]
+
+
+def rename(con: Connection) -> str:
+    """Gives the log a new id, and returns it."""
+    log_id = new_id()
+    con.execute("update log_meta set value = ? where key = 'log_id'", [log_id])
+    return log_id
+
+
+def insert(con: Connection, batch: Batch, heads: Mapping[str, StreamHead]) -> None:
+    """Adds a batch, and the new heads of its streams."""
+    if batch.cold:
+        _execute(con, "insert into log_events select * from rows", cold_table(batch))
+    for type_, table in batch.columnar.items():
+        _execute(con, f"insert into {table_of(type_)} by name select * from rows", table)
+    _execute(
+        con,
+        "insert into streams select * from rows on conflict (stream) do update set version = excluded.version,"
+        " first_position = excluded.first_position, last_position = excluded.last_position, epoch = excluded.epoch,"
+        " epoch_first_version = excluded.epoch_first_version",
+        heads_table(heads),
+    )
+
+
+def stream_heads(con: Connection) -> dict[str, StreamHead]:
+    """Where every stream ends."""
+    columns = ", ".join(("stream", *StreamHead.__struct_fields__))
+    return {row[0]: StreamHead(*row[1:]) for row in con.execute(f"select {columns} from streams").fetchall()}
+
+
+def head(con: Connection) -> int:
+    """The last position of the log."""
+    return con.execute("select coalesce(max(last_position), 0) from streams").fetchone()[0]
+
+
+def load(
+    con: Connection,
+    after: int,
+    upto: int,
+    *,
+    streams: Collection[str] | None = None,
+    types: Collection[str] | None = None,
+    versions: tuple[int, int] | None = None,
+) -> Batch:
+    """The matching events at positions after `after` up to `upto` (and versions after … up to)."""
+    where, params = _where(after, upto, streams)
+    if versions is not None:
+        where += " and version > ? and version <= ?"
+        params += versions
+    columnar: dict[str, Table] = {}
+    for type_, fields in _columnar(types).items():
+        table = _select(con, table_of(type_), (*ENVELOPE, *fields), where, params)
+        if table.num_rows:
+            columnar[type_] = table
+    cold, payloads = _load_cold(con, where, params, types)
+    return Batch(after + 1, upto, cold, payloads, columnar)
+
+
+def positions(
+    con: Connection, after: int, upto: int, streams: Collection[str] | None, types: Collection[str] | None
+) -> list[int]:
+    """The positions of the matching events, the last first."""
+    where, params = _where(after, upto, streams)
+    cold, _ = _load_cold(con, where, params, types)
+    found = [recorded.position for recorded in cold]
+    for type_ in _columnar(types):
+        rows = con.execute(f"select position from {table_of(type_)} where {where}", params).fetchall()
+        found += [row[0] for row in rows]
+    return sorted(found, reverse=True)
+
+
+def _definitions(columns: Sequence[Column]) -> str:
+    return ", ".join(f"{c.name} {c.sql}{'' if c.nullable else ' not null'}" for c in columns)
+
+
+def _events() -> str:
+    parts = [f"select {', '.join(c.name for c in COLD)} from log_events"]
+    for type_, fields in FIELDS.items():
+        values = ", ".join(f"{c.name} := {_finite(c)}" for c in fields)
+        parts.append(
+            f"select position, stream, version, '{type_}', occurred_at, recorded_at, null, null,"
+            f" to_json(struct_pack(type := '{type_}', {values})) from {table_of(type_)}"
+        )
+    return " union all ".join(parts)
+
+
+def _finite(column: Column) -> str:
+    # As in JSON from the codec: what is not a finite number is null.
+    if column.sql in ("FLOAT", "DOUBLE"):
+        return f"case when isfinite({column.name}) then {column.name} end"
+    return column.name
+
+
+def _columnar(types: Collection[str] | None) -> dict[str, tuple[Column, ...]]:
+    return {type_: fields for type_, fields in FIELDS.items() if types is None or type_ in types}
+
+
+def _where(after: int, upto: int, streams: Collection[str] | None) -> tuple[str, list[Any]]:
+    where = "position > ? and position <= ?"
+    params: list[Any] = [after, upto]
+    if streams is not None:
+        where += f" and stream in ({', '.join('?' * len(streams)) or 'null'})"
+        params += streams
+    return where, params
+
+
+def _select(con: Connection, table: str, columns: Sequence[Column], where: str, params: list[Any]) -> Table:
+    names = ", ".join(c.name for c in columns)
+    found = con.sql(f"select {names} from {table} where {where}", params=params).to_arrow_table()
+    return sorted_by_position(found)
+
+
+def _load_cold(
+    con: Connection, where: str, params: list[Any], types: Collection[str] | None
+) -> tuple[list[Recorded], list[bytes]]:
+    if types is not None:
+        # Events of retired types lie under their old names; what they are now is known after reading.
+        wanted = [*types, *UPCASTERS]
+        where += f" and type in ({', '.join('?' * len(wanted)) or 'null'})"
+        params = [*params, *wanted]
+    cold, payloads = from_cold_table(_select(con, "log_events", COLD, where, params))
+    if types is not None and UPCASTERS:
+        kept = [index for index, recorded in enumerate(cold) if recorded.type in types]
+        cold, payloads = [cold[index] for index in kept], [payloads[index] for index in kept]
+    return cold, payloads
+
+
+def _execute(con: Connection, statement: str, rows: Table) -> None:
+    """Runs a statement that reads the Arrow table `rows`, which DuckDB finds by the name of this argument."""
+    con.execute(statement)
