@@ -1,0 +1,1 @@
+"""Sparse autoencoders: the mathematics of each architecture, and what they share."""

@@ -1,0 +1,18 @@
+"""The architectures that can be trained, by the name that a configuration gives them."""
+
+from __future__ import annotations
+
+from .autoencoder import SparseAutoencoder
+from .topk import TopK
+
+ARCHITECTURES: dict[str, type[SparseAutoencoder]] = {
+    "topk": TopK,
+}
+
+
+def architecture(name: str) -> type[SparseAutoencoder]:
+    """The architecture called `name`. Raises ValueError where it cannot be trained (yet)."""
+    try:
+        return ARCHITECTURES[name]
+    except KeyError:
+        raise ValueError(f"Architecture {name!r} cannot be trained; there is {', '.join(ARCHITECTURES)}.") from None

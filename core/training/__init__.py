@@ -1,0 +1,1 @@
+"""The trainer process: the loop, its optimiser, schedule, metrics, checkpoints, control and evaluation."""

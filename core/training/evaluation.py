@@ -1,0 +1,311 @@
+"""What an SAE is worth on text that it never saw: reconstruction, latents, and the language model with it spliced in.
+
+Time is bounded: a `Budget` says how many held-out tokens are read and after how many seconds the evaluation makes do
+with what it has. Interim evaluations are small, the last one large; both read the held-out rows from the first on, so
+that evaluations of one size can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from events.training import EvaluationMade
+
+from .student import Student
+
+if TYPE_CHECKING:
+    from core.activations.models import LanguageModel
+
+Verdict = Literal["good", "watch", "bad"]
+
+BINS = 60
+LOWEST = -7.0
+DENSE = 0.1
+"""A latent that fires for more than this share of tokens is dense."""
+DUPLICATE = 0.9
+"""Decoder rows with a larger cosine are near-duplicates."""
+
+_CHUNK_TOKENS = 8_192
+_CHUNK_LOGITS = 1 << 25
+_DUPLICATE_PRODUCTS = {"cpu": 10**12, "cuda": 10**14}
+
+
+class Budget(NamedTuple):
+    """At most this many tokens for reconstruction and for the language model's loss, and about this many seconds."""
+
+    tokens: int
+    loss_tokens: int
+    seconds: float
+
+
+_BUDGETS = {
+    ("cpu", False): Budget(16_384, 4_096, 10.0),
+    ("cpu", True): Budget(65_536, 32_768, 60.0),
+    ("cuda", False): Budget(131_072, 32_768, 20.0),
+    ("cuda", True): Budget(1_048_576, 131_072, 300.0),
+}
+
+
+def budget(device: torch.device, *, last: bool) -> Budget:
+    """What an evaluation may cost on `device`; the `last` of a training may cost more."""
+    return _BUDGETS["cuda" if device.type == "cuda" else "cpu", last]
+
+
+class HeldOut(Protocol):
+    """Rows of token ids (n, C) that training never reads."""
+
+    @property
+    def context_size(self) -> int: ...
+    def rows(self, start: int, count: int, /) -> Tensor: ...
+    def available(self, limit: int) -> int: ...
+    def kept(self, rows: Tensor) -> Tensor: ...
+
+
+@dataclass
+class _Sums:
+    """Sums over tokens of one SAE, in float64 and raw units."""
+
+    error: Tensor
+    target: Tensor
+    target_square: Tensor
+    output_square: Tensor
+    product: Tensor
+    fired: Tensor
+
+    @classmethod
+    def zero(cls, width: int, latents: int, device: torch.device) -> _Sums:
+        def scalar() -> Tensor:
+            return torch.zeros((), dtype=torch.float64, device=device)
+
+        return cls(
+            error=scalar(),
+            target=torch.zeros(width, dtype=torch.float64, device=device),
+            target_square=scalar(),
+            output_square=scalar(),
+            product=scalar(),
+            fired=torch.zeros(latents, dtype=torch.int64, device=device),
+        )
+
+    def add(self, raw: Tensor, output: Tensor, values: Tensor, indices: Tensor) -> None:
+        target, output = raw.double(), output.double()
+        self.error += (target - output).square().sum()
+        self.target += target.sum(dim=0)
+        self.target_square += target.square().sum()
+        self.output_square += output.square().sum()
+        self.product += (target * output).sum()
+        self.fired.index_add_(0, indices.flatten(), (values.flatten() > 0).to(torch.int64))
+
+
+class Losses(NamedTuple):
+    """The language model's cross-entropies and divergence with one SAE's hook replaced, nats per token."""
+
+    clean: float
+    spliced: float
+    zero: float
+    mean: float
+    kl: float
+
+
+class Evaluation:
+    """Evaluates the SAEs of a training on one set of held-out rows."""
+
+    def __init__(self, lm: LanguageModel, rows: HeldOut, students: Sequence[Student]) -> None:
+        self._lm = lm
+        self._rows = rows
+        self._students = tuple(students)
+
+    @torch.no_grad()
+    def run(self, step: int, limits: Budget, interrupted: Callable[[], bool] = lambda: False) -> list[EvaluationMade]:
+        """One event an SAE; none where there is no held-out text or `interrupted()` became true meanwhile."""
+        deadline = time.monotonic() + limits.seconds
+        sums, tokens = self._reconstruct(limits.tokens, time.monotonic() + limits.seconds / 2, interrupted)
+        if tokens == 0 or interrupted():
+            return []
+        means = [each.target / tokens for each in sums]
+        losses = self._language_model(limits.loss_tokens, deadline, means, interrupted)
+        if interrupted():
+            return []
+        return [
+            self._event(step, index, student, sums[index], tokens, losses[index] if losses else None)
+            for index, student in enumerate(self._students)
+        ]
+
+    def _reconstruct(self, limit: int, deadline: float, interrupted: Callable[[], bool]) -> tuple[list[_Sums], int]:
+        from core.activations.hooks import capture
+
+        lm, students = self._lm, self._students
+        sums = [_Sums.zero(student.width, student.sae.latents, lm.device) for student in students]
+        context = self._rows.context_size
+        available = self._rows.available(math.ceil(limit / context))
+        chunk = max(1, _CHUNK_TOKENS // context)
+        tokens = 0
+        for start in range(0, available, chunk):
+            rows = self._rows.rows(start, min(chunk, available - start))
+            kept = self._rows.kept(rows).flatten().to(lm.device)
+            activations = capture(lm, rows.to(lm.device), [student.pair for student in students])
+            for student, each in zip(students, sums, strict=True):
+                raw = activations[student.pair].flatten(0, 1)[kept].to(torch.float32)
+                output, values, indices = student.reconstruct(raw)
+                each.add(raw, output, values, indices)
+            tokens += int(kept.sum())
+            if time.monotonic() > deadline or interrupted():
+                break
+        return sums, tokens
+
+    def _language_model(
+        self, limit: int, deadline: float, means: list[Tensor], interrupted: Callable[[], bool]
+    ) -> list[Losses]:
+        from core.activations.hooks import replaced
+
+        lm, students = self._lm, self._students
+        context = self._rows.context_size
+        available = self._rows.available(math.ceil(limit / context))
+        chunk = max(1, _CHUNK_LOGITS // (context * max(1, lm.facts.vocab_size)))
+        totals = torch.zeros(len(students), len(Losses._fields), dtype=torch.float64, device=lm.device)
+        predictions = 0
+        for start in range(0, available, chunk):
+            rows = self._rows.rows(start, min(chunk, available - start))
+            kept = self._rows.kept(rows).to(lm.device).unsqueeze(-1)
+            ids = rows.to(lm.device)
+            targets = ids[:, 1:].unsqueeze(-1)
+            clean = _log_probabilities(lm.logits(ids))
+            clean_loss = -clean.gather(-1, targets).sum(dtype=torch.float64)
+            for index, student in enumerate(students):
+                mean = means[index].to(torch.float32)
+                totals[index, 0] += clean_loss
+                replacements = (
+                    lambda raw, student=student: student.reconstruct(raw)[0],
+                    torch.zeros_like,
+                    lambda raw, mean=mean: mean.expand_as(raw),
+                )
+                for column, replacement in enumerate(replacements, start=1):
+                    with replaced(lm, student.pair, _where(kept, replacement)):
+                        changed = _log_probabilities(lm.logits(ids))
+                    totals[index, column] -= changed.gather(-1, targets).sum(dtype=torch.float64)
+                    if column == 1:
+                        # clean·(log clean - log changed), made in place: these are the largest tensors of all.
+                        divergence = changed.neg_().add_(clean).mul_(clean.exp())
+                        totals[index, 4] += divergence.sum(dtype=torch.float64)
+            predictions += targets.numel()
+            if time.monotonic() > deadline or interrupted():
+                break
+        return [Losses(*row) for row in (totals / predictions).tolist()] if predictions else []
+
+    def _event(
+        self, step: int, index: int, student: Student, sums: _Sums, tokens: int, losses: Losses | None
+    ) -> EvaluationMade:
+        sae = student.sae
+        variation = float(sums.target_square - sums.target.square().sum() / tokens)
+        fvu = float(sums.error) / variation if variation > 0 else None
+        l0 = float(sums.fired.sum()) / tokens
+        product = float(sums.product)
+        density = sums.fired.double() / tokens
+        recovered = None
+        if losses is not None and losses.zero > losses.clean:
+            recovered = (losses.zero - losses.spliced) / (losses.zero - losses.clean)
+        dead = int(sae.firing.count_dead())
+        judgement, reasons = verdict(
+            recovered=recovered, dead_share=dead / sae.latents, l0=l0, wanted_l0=sae.wanted_l0, fvu=fvu
+        )
+        return EvaluationMade(
+            step=step,
+            sae=index,
+            tokens=tokens,
+            fvu=fvu,
+            l0=l0,
+            dead_latents=dead,
+            dense_latents=int((density > DENSE).sum()),
+            duplicate_latents=duplicates(sae.W_dec.detach()),
+            ce_clean=losses.clean if losses else None,
+            ce_spliced=losses.spliced if losses else None,
+            ce_ablated_zero=losses.zero if losses else None,
+            ce_ablated_mean=losses.mean if losses else None,
+            kl_spliced=losses.kl if losses else None,
+            loss_recovered=recovered,
+            shrinkage=float(sums.output_square) / product if product > 0 else None,
+            density_histogram=histogram(density),
+            verdict=judgement,
+            reasons=reasons,
+        )
+
+
+def histogram(density: Tensor) -> tuple[int, ...]:
+    """Latents by log10 of their `density (F)`: 60 bins on [-7, 0], then those that never fired."""
+    fired = density > 0
+    place = ((density.clamp_min(10**LOWEST).log10() - LOWEST) / -LOWEST * BINS).long().clamp(0, BINS - 1)
+    place = torch.where(fired, place, BINS)
+    return tuple(
+        torch.zeros(BINS + 1, dtype=torch.int64, device=density.device)
+        .index_add_(0, place, torch.ones_like(place))
+        .tolist()
+    )
+
+
+def duplicates(decoder: Tensor) -> int:
+    """How many rows of `decoder (F, n)` point almost the same way as another (cosine above 0.9).
+
+    Where comparing all with all would take long, evenly spaced rows are compared with all and the count is scaled up.
+    """
+    rows = decoder / decoder.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    latents, width = rows.shape
+    affordable = _DUPLICATE_PRODUCTS["cuda" if decoder.is_cuda else "cpu"] // (2 * width * latents)
+    stride = max(1, math.ceil(latents / max(1, affordable)))
+    chosen = torch.arange(0, latents, stride, device=rows.device)
+    found = torch.zeros((), dtype=torch.int64, device=rows.device)
+    for part in chosen.split(max(1, (1 << 24) // latents)):
+        cosines = rows[part] @ rows.T
+        # Every row has cosine 1 with itself.
+        cosines[torch.arange(len(part), device=rows.device), part] = 0
+        found += (cosines.amax(dim=1) > DUPLICATE).sum()
+    return round(int(found) * latents / len(chosen))
+
+
+def verdict(
+    *, recovered: float | None, dead_share: float, l0: float, wanted_l0: float, fvu: float | None
+) -> tuple[Verdict, tuple[str, ...]]:
+    """A plain judgement and the reasons that keep it from being better.
+
+    `recovered` is the share of the language model's loss that the SAE preserves against zero ablation.
+    """
+    bad = []
+    if recovered is not None and recovered < 0.5:
+        bad.append(f"Only {recovered:.0%} of the model's loss is recovered.")
+    if dead_share > 0.5:
+        bad.append(f"{dead_share:.0%} of the latents are dead.")
+    if fvu is None:
+        bad.append("The reconstruction is not a finite number.")
+    elif fvu > 0.95:
+        bad.append(f"{fvu:.0%} of the variance is unexplained.")
+    if bad:
+        return "bad", tuple(bad)
+    watch = []
+    if recovered is not None and recovered < 0.95:
+        watch.append(f"{recovered:.1%} of the model's loss is recovered; 95 % is good.")
+    if dead_share >= 0.1:
+        watch.append(f"{dead_share:.0%} of the latents are dead; below 10 % is good.")
+    if abs(l0 - wanted_l0) > 0.1 * wanted_l0:
+        watch.append(f"L0 is {l0:.1f}; {wanted_l0:g} were asked for.")
+    return ("watch", tuple(watch)) if watch else ("good", ())
+
+
+def _where(kept: Tensor, replacement: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Replaces activations (R, C, n) at the kept positions `kept (R, C, 1)`."""
+
+    def function(activations: Tensor) -> Tensor:
+        raw = activations.flatten(0, 1).to(torch.float32)
+        changed = replacement(raw).reshape(activations.shape).to(activations.dtype)
+        return torch.where(kept, changed, activations)
+
+    return function
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """Of the tokens that follow, (R, C-1, vocabulary), in float32."""
+    return logits[:, :-1].to(torch.float32).log_softmax(dim=-1)

@@ -1,0 +1,244 @@
+"""The steps of a training: one batch of activations, one update of every SAE, its figures as events."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import torch
+from torch import Tensor
+
+from core.sae.normalisation import Normalisation
+from events.event import Event, now_us
+from events.training import StepTrained, TrainingConfig
+
+from . import checkpoint
+from .readback import Reading, Stamp, readback
+from .student import FIELDS, Pair, Student, rate
+
+log = logging.getLogger("core.training")
+
+_NON_FINITE_LIMIT = 10
+_MEMORY_EVERY = 16
+_SKIPPED = FIELDS.index("skipped")
+
+
+class NonFinite(Exception):
+    """Too many steps in a row gave a loss or gradient that is not a number."""
+
+
+class CheckpointMismatch(Exception):
+    """A checkpoint is whole but belongs to another configuration; the sentence says what differs."""
+
+
+class Source(Protocol):
+    """Where batches come from: raw activations (B, n) by pair, the same tokens in the same order for every pair.
+
+    `state` is JSON-able; taken after a batch, restoring it gives the following one.
+    """
+
+    def next_batch(self) -> Mapping[Pair, Tensor]: ...
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+
+class Speed:
+    """Tokens per second of the last few seconds, by a clock that can be held."""
+
+    SECONDS = 5.0
+
+    def __init__(self) -> None:
+        self._held = 0.0
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def now(self) -> float:
+        """Seconds of training, less those in which the clock was held."""
+        return time.monotonic() - self._held
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """What happens meanwhile is no training: evaluations, checkpoints."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._held += time.monotonic() - began
+
+    def mark(self, tokens: int) -> float:
+        """`tokens` have been trained in all; the rate in tokens per second, 0 while there is nothing to compare."""
+        now = self.now()
+        marks = self._marks
+        marks.append((now, tokens))
+        while len(marks) > 2 and now - marks[1][0] >= self.SECONDS:
+            marks.popleft()
+        seconds = now - marks[0][0]
+        return (tokens - marks[0][1]) / seconds if seconds > 0 else 0.0
+
+
+class Loop:
+    """All SAEs of a training, step by step.
+
+    `emit(event, occurred_at)` gets a `StepTrained` for every step and SAE, in order.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        source: Source,
+        students: Sequence[Student],
+        device: torch.device,
+        emit: Callable[[Event, int | None], None],
+    ) -> None:
+        self.config = config
+        self.students = tuple(students)
+        self.step = 0
+        self.latest: tuple[StepTrained, ...] = ()
+        """The last step whose figures have arrived, one event an SAE."""
+        self.speed = Speed()
+        self._source = source
+        self._device = device
+        self._emit = emit
+        self._readback = readback(device, len(self.students), len(FIELDS))
+        self._bad = [0] * len(self.students)
+        self._memory: int | None = None
+        self._seconds_before = 0.0
+        self._began = self.speed.now()
+        self._window: list[StepTrained] = []
+        self.speed.mark(0)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those before a resume included."""
+        return self._seconds_before + self.speed.now() - self._began
+
+    def advance(self) -> None:
+        """Take one step. Raises `NonFinite` after too many steps in a row whose update had to be skipped."""
+        batch = self._source.next_batch()
+        self.step += 1
+        step, learning_rate = self.step, rate(self.config, self.step)
+        figures = [student.step(batch[student.pair], step, learning_rate) for student in self.students]
+        tokens = step * self.config.batch_size
+        stamp = Stamp(step, now_us(), learning_rate, tokens, self.speed.mark(tokens), self._device_memory())
+        self._readback.push(stamp, figures)
+        self._report(self._readback.take())
+
+    def drain(self) -> None:
+        """Report the steps whose figures are still on their way."""
+        self._report(self._readback.drain())
+
+    def window(self) -> list[StepTrained]:
+        """The events that were reported since the last call."""
+        window, self._window = self._window, []
+        return window
+
+    def snapshot(self) -> checkpoint.Snapshot:
+        """Everything that the steps to come depend on."""
+        self.drain()
+        random_facts, random_tensors = checkpoint.random_state()
+        tensors = {"random": random_tensors}
+        for index, student in enumerate(self.students):
+            tensors[f"sae-{index}"] = student.sae.tensors()
+            tensors[f"optimiser-{index}"] = student.optimiser.tensors()
+        state = {
+            "tokens": self.step * self.config.batch_size,
+            "seconds": self.seconds,
+            "config": msgspec.to_builtins(self.config),
+            "saes": [student.facts() for student in self.students],
+            "source": self._source.state(),
+            "random": random_facts,
+        }
+        return checkpoint.Snapshot(self.step, state, tensors)
+
+    def restore(self, snapshot: checkpoint.Snapshot) -> None:
+        """Go on from `snapshot`. Raises ValueError (one sentence) where it belongs to other data or another model."""
+        self.step = snapshot.step
+        for index, student in enumerate(self.students):
+            student.sae.restore(snapshot.tensors[f"sae-{index}"])
+            student.optimiser.restore(snapshot.tensors[f"optimiser-{index}"])
+        self._source.restore(snapshot.state["source"])
+        checkpoint.restore_random_state(snapshot.state["random"], snapshot.tensors["random"])
+        self._seconds_before = snapshot.state["seconds"]
+        self.speed = Speed()
+        self._began = self.speed.now()
+        self.speed.mark(self.step * self.config.batch_size)
+
+    def _report(self, readings: list[Reading]) -> None:
+        for reading in readings:
+            stamp = reading.stamp
+            events = tuple(self._event(stamp, index, row) for index, row in enumerate(reading.rows))
+            for event in events:
+                self._emit(event, stamp.occurred_at)
+            self.latest = events
+            self._window.extend(events)
+            for index, row in enumerate(reading.rows):
+                self._guard(stamp.step, index, skipped=row[_SKIPPED] > 0)
+
+    def _event(self, stamp: Stamp, sae: int, row: list[float]) -> StepTrained:
+        loss, reconstruction, sparsity, auxiliary, l0, fvu, dead, grad_norm, _ = row
+        return StepTrained(
+            step=stamp.step,
+            sae=sae,
+            loss=loss,
+            loss_reconstruction=reconstruction,
+            loss_sparsity=sparsity,
+            loss_auxiliary=auxiliary,
+            l0=l0,
+            l0_fraction=l0 / self.students[sae].sae.latents,
+            fvu=fvu,
+            dead_latents=int(dead),
+            learning_rate=stamp.learning_rate,
+            grad_norm=grad_norm,
+            tokens=stamp.tokens,
+            tokens_per_second=stamp.tokens_per_second,
+            device_memory=stamp.device_memory,
+        )
+
+    def _guard(self, step: int, sae: int, *, skipped: bool) -> None:
+        if not skipped:
+            self._bad[sae] = 0
+            return
+        self._bad[sae] += 1
+        name = self.students[sae].name
+        if self._bad[sae] >= _NON_FINITE_LIMIT:
+            raise NonFinite(
+                f"{name}: loss or gradient was not a finite number in {_NON_FINITE_LIMIT} steps in a row, up to step"
+                f" {step:,}; a lower learning rate may help."
+            )
+        log.warning("Step %s, %s: loss or gradient is not a finite number; the update was skipped.", f"{step:,}", name)
+
+    def _device_memory(self) -> int | None:
+        if self._device.type != "cuda":
+            return None
+        if self._memory is None or self.step % _MEMORY_EVERY == 0:
+            self._memory = torch.cuda.memory_reserved(self._device)
+        return self._memory
+
+
+_FREE = frozenset({"device", "checkpoint_interval", "checkpoints_kept", "eval_interval", "log_interval", "auto_resume"})
+"""Fields that may differ between a checkpoint and the run that goes on from it: they change no figure."""
+
+
+def students_of(snapshot: checkpoint.Snapshot, config: TrainingConfig, device: torch.device) -> list[Student]:
+    """The SAEs of a checkpoint, still without what they have learnt (`Loop.restore` gives it to them).
+
+    Raises `CheckpointMismatch` where `config` would train something else.
+    """
+    now, then = msgspec.to_builtins(config), snapshot.state["config"]
+    changed = sorted(name for name in now if name not in _FREE and now[name] != then.get(name))
+    if changed:
+        raise CheckpointMismatch(
+            f"The configuration differs from that of the checkpoint of step {snapshot.step:,} in"
+            f" {', '.join(changed)}; start a new training instead."
+        )
+    students: list[Student] = []
+    for index, facts in enumerate(snapshot.state["saes"]):
+        width = snapshot.tensors[f"sae-{index}"]["b_dec"].shape[0]
+        normalisation = Normalisation(**facts["normalisation"])
+        pair: Pair = (facts["layer"], facts["hook"])
+        students.append(Student.new(config, pair, normalisation, torch.zeros(width), device))
+    return students

@@ -1,0 +1,393 @@
+"""A training from its specification to its end: preparation, the loop, checkpoints, evaluations, and what is told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from core.config_rules import resolve
+from core.run import CHECKPOINTS, RunSpec
+from events.event import Event
+from events.training import (
+    CheckpointDeleted,
+    CheckpointSaved,
+    EvaluationMade,
+    StepTrained,
+    TrainingCompleted,
+    TrainingConfig,
+    TrainingPaused,
+    TrainingResumed,
+    TrainingStarted,
+    TrainingStopped,
+)
+
+from . import devices
+from .checkpoint import Checkpoints, Snapshot
+from .control import Wishes
+from .evaluation import Evaluation, budget
+from .loop import Loop, students_of
+from .reporting import Progress, rate_in_words
+from .student import Pair, Student
+
+log = logging.getLogger("core.training")
+
+Outcome = Literal["completed", "paused", "stopped"]
+Reason = Literal["interval", "request", "pause", "stop", "end"]
+
+_LIBRARIES = ("torch", "transformers", "datasets", "safetensors", "numpy", "saestudio")
+_ALARM_SHARE = 0.1
+
+
+class NothingToTrain(Exception):
+    """The configuration names no layer or no hook, or was not filled in; the sentence says what is missing."""
+
+
+@dataclass
+class Trainer:
+    """One run of one training.
+
+    `emit(event, occurred_at)` takes what happens; `wishes` is looked at between steps. With `resume` it goes on from
+    the newest valid checkpoint, from the beginning where there is none.
+    """
+
+    spec: RunSpec
+    folder: Path
+    emit: Callable[[Event, int | None], None]
+    wishes: Wishes
+    progress: Progress
+    resume: bool = False
+    step: int | None = None
+    """The last step that was taken; None before the first."""
+
+    def __post_init__(self) -> None:
+        self.config = resolve(self.spec.config, self.spec.model)
+
+    def run(self) -> Outcome:
+        """Train to the end, or to a pause or stop. Whatever goes wrong is raised."""
+        device = devices.choose(self.config.device)
+        checkpoints = Checkpoints(self.folder / CHECKPOINTS, self.config.checkpoints_kept)
+        checkpoints.tidy()
+        snapshot = checkpoints.newest() if self.resume else None
+        loop, evaluation, fingerprint = self._prepare(device, snapshot)
+        self.step = loop.step
+        self._tell_start(loop, device, fingerprint, snapshot)
+        run = _Run(self, loop, checkpoints, evaluation, device)
+        return run.to_the_end()
+
+    def _prepare(self, device: torch.device, snapshot: Snapshot | None) -> tuple[Loop, Evaluation, str]:
+        # Imported here: transformers takes seconds, which a trainer that cannot run need not wait for.
+        from core.activations.buffer import ActivationBuffer
+        from core.activations.models import load_model
+        from core.activations.statistics import measure
+        from core.activations.tokens import TokenRows, open_rows
+        from core.sae.normalisation import normalisation
+
+        spec, config = self.spec, self.config
+        pairs = _pairs(config)
+        log.info("Loading the model %s on %s.", spec.model.title or spec.model.model_id, device)
+        lm = load_model(spec.model.source, revision=spec.model.revision, dtype=config.model_dtype, device=device)
+        context = min(config.context_size or lm.facts.context_size, lm.facts.context_size)
+
+        def rows(split: Literal["train", "held-out"]) -> TokenRows:
+            return open_rows(
+                lm,
+                spec.datasets,
+                split=split,
+                context_size=context,
+                cache=spec.data_dir / "tokens",
+                data_seed=config.data_seed,
+                weights=config.dataset_weights,
+                progress=self.progress.phase,
+            )
+
+        train = rows("train")
+        total = config.total_steps * config.batch_size
+        if snapshot is None:
+            found = measure(lm, train, pairs, total_tokens=total, progress=self.progress.phase)
+            students: list[Student] = []
+            for pair in pairs:
+                facts = found[pair]
+                scale, centre = normalisation(
+                    config.normalize_activations,
+                    mean=facts.mean,
+                    mean_norm=facts.mean_norm,
+                    variance=facts.variance,
+                    sample=facts.sample,
+                )
+                students.append(Student.new(config, pair, scale, centre, device))
+        else:
+            students = students_of(snapshot, config, device)
+        source = ActivationBuffer(
+            lm,
+            train,
+            pairs,
+            batch_size=config.batch_size,
+            total_tokens=total,
+            data_seed=config.data_seed,
+            progress=self.progress.phase,
+        )
+        loop = Loop(config, source, students, device, self.emit)
+        if snapshot is not None:
+            log.info("Going on from the checkpoint of step %s.", f"{snapshot.step:,}")
+            loop.restore(snapshot)
+            self.wishes.forget_up_to(snapshot.state["control_until"])
+        elif self.resume:
+            log.info("There is no checkpoint to go on from; the training starts anew.")
+        return loop, Evaluation(lm, rows("held-out"), students), train.fingerprint
+
+    def _tell_start(self, loop: Loop, device: torch.device, fingerprint: str, snapshot: Snapshot | None) -> None:
+        versions = {"python": platform.python_version()}
+        for library in _LIBRARIES:
+            try:
+                versions[library] = metadata.version(library)
+            except metadata.PackageNotFoundError:
+                continue
+        self.emit(
+            TrainingStarted(
+                pid=os.getpid(),
+                host=socket.gethostname(),
+                device=str(device),
+                device_name=devices.name(device),
+                versions=versions,
+                data_fingerprint=fingerprint,
+                saes=tuple(student.describe() for student in loop.students),
+                config=self.config,
+                parameters=sum(student.parameters() for student in loop.students),
+                resumed_from=snapshot.step if snapshot is not None else None,
+            ),
+            None,
+        )
+        if self.resume:
+            self.emit(TrainingResumed(step=loop.step), None)
+        names = ", ".join(student.name for student in loop.students)
+        log.info(
+            "Training %s of %s on %s: %s latents each, %s steps of %s tokens.",
+            self.config.architecture_type,
+            names,
+            device,
+            f"{loop.students[0].sae.latents:,}",
+            f"{self.config.total_steps:,}",
+            f"{self.config.batch_size:,}",
+        )
+
+
+class _Run:
+    """The loop with everything that happens between its steps."""
+
+    def __init__(
+        self, trainer: Trainer, loop: Loop, checkpoints: Checkpoints, evaluation: Evaluation, device: torch.device
+    ) -> None:
+        self._trainer = trainer
+        self._config = trainer.config
+        self._emit = trainer.emit
+        self._wishes = trainer.wishes
+        self._loop = loop
+        self._checkpoints = checkpoints
+        self._evaluation = evaluation
+        self._device = device
+        self._saved_step = loop.step if checkpoints.steps() else 0
+        self._alarmed: set[str] = set()
+        self._last_evaluation: list[EvaluationMade] = []
+
+    def to_the_end(self) -> Outcome:
+        config, loop, wishes = self._config, self._loop, self._wishes
+        interval = config.eval_interval
+        evaluate_every = max(1, config.total_steps // 10) if interval is None else interval
+        while loop.step < config.total_steps:
+            if wishes.leave:
+                return self._leave()
+            if wishes.take_checkpoint():
+                self._save("request")
+            loop.advance()
+            step = self._trainer.step = loop.step
+            self._tell_progress()
+            if step % config.log_interval == 0:
+                self._log_progress()
+            if config.checkpoint_interval and step % config.checkpoint_interval == 0 and step < config.total_steps:
+                self._save("interval")
+            if evaluate_every and step % evaluate_every == 0 and step < config.total_steps:
+                self._evaluate(last=False)
+        self._save("end")
+        self._tell_progress(last=True)
+        self._evaluate(last=True)
+        self._log_summary()
+        self._emit(TrainingCompleted(step=loop.step, seconds=loop.seconds), None)
+        return "completed"
+
+    def _leave(self) -> Outcome:
+        step = self._loop.step
+        stop = self._wishes.stop
+        self._loop.drain()
+        if step > 0:
+            self._save("stop" if stop else "pause")
+        self._tell_progress(last=True)
+        if stop:
+            log.info("Stopped after step %s.", f"{step:,}")
+            self._emit(TrainingStopped(step=step), None)
+            return "stopped"
+        log.info("Paused after step %s.", f"{step:,}")
+        self._emit(TrainingPaused(step=step), None)
+        return "paused"
+
+    def _save(self, reason: Reason) -> None:
+        loop = self._loop
+        if self._saved_step == loop.step:
+            return
+        with loop.speed.hold():
+            snapshot = loop.snapshot()
+            snapshot.state["control_until"] = self._wishes.latest
+            try:
+                saved = self._checkpoints.save(snapshot)
+            except OSError as error:
+                if reason in ("interval", "request"):
+                    log.error("The checkpoint of step %s could not be saved (%s); training goes on.", loop.step, error)
+                    return
+                raise
+            self._saved_step = loop.step
+            latest = loop.latest
+            self._emit(
+                CheckpointSaved(
+                    step=loop.step,
+                    path=str(saved.path),
+                    size=saved.size,
+                    host=socket.gethostname(),
+                    loss=_mean([event.loss for event in latest]),
+                    fvu=_mean([event.fvu for event in latest]),
+                    reason=reason,
+                ),
+                None,
+            )
+            for step in self._checkpoints.prune():
+                self._emit(CheckpointDeleted(step=step, reason="superseded"), None)
+
+    def _evaluate(self, *, last: bool) -> None:
+        loop, wishes = self._loop, self._wishes
+        loop.drain()
+        with loop.speed.hold():
+            limits = budget(self._device, last=last)
+            made = self._evaluation.run(loop.step, limits, lambda: wishes.leave)
+        for event in made:
+            self._emit(event, None)
+        if last:
+            self._last_evaluation = made
+
+    def _tell_progress(self, *, last: bool = False) -> None:
+        latest = self._loop.latest
+        if not latest:
+            return
+        speed = latest[0].tokens_per_second
+        left = (self._config.total_steps - latest[0].step) * self._config.batch_size
+        self._trainer.progress.step(
+            {
+                "step": latest[0].step,
+                "total_steps": self._config.total_steps,
+                "loss": _mean([event.loss for event in latest]),
+                "l0": _mean([event.l0 for event in latest]),
+                "fvu": _mean([event.fvu for event in latest]),
+                "tokens_per_second": speed,
+                "eta_seconds": left / speed if speed > 0 else None,
+            },
+            last=last,
+        )
+
+    def _log_progress(self) -> None:
+        window = self._loop.window()
+        if not window:
+            return
+        saes = len(self._loop.students)
+        latest = window[-saes:]
+        latents = sum(student.sae.latents for student in self._loop.students)
+        dead = sum(event.dead_latents for event in latest) / latents
+        log.info(
+            "step %s loss %.4f L0 %.1f FVU %.3f dead %.1f %% %s",
+            f"{latest[0].step:,}",
+            _mean_of(window, "loss"),
+            _mean_of(window, "l0"),
+            _mean_of(window, "fvu"),
+            100 * dead,
+            rate_in_words(latest[0].tokens_per_second),
+        )
+        self._watch(window)
+
+    def _watch(self, window: list[StepTrained]) -> None:
+        """Warn once of each sign that an SAE is collapsing."""
+        if self._loop.step < _ALARM_SHARE * self._config.total_steps:
+            return
+        for index, student in enumerate(self._loop.students):
+            own = [event for event in window if event.sae == index]
+            if not own:
+                continue
+            sae = student.sae
+            signs = {
+                "more than half of its latents are dead": own[-1].dead_latents > sae.latents / 2,
+                "more than 95 % of the variance is unexplained": _mean_of(own, "fvu") > 0.95,
+                f"L0 is below a tenth of the {sae.wanted_l0:g} that were asked for": (
+                    _mean_of(own, "l0") < sae.wanted_l0 / 10
+                ),
+            }
+            for sign, seen in signs.items():
+                if seen and (message := f"{student.name}: {sign}.") not in self._alarmed:
+                    self._alarmed.add(message)
+                    log.warning("%s", message)
+
+    def _log_summary(self) -> None:
+        loop = self._loop
+        tokens = loop.step * self._config.batch_size
+        log.info(
+            "All %s steps are trained: %s tokens in %s.",
+            f"{loop.step:,}",
+            f"{tokens:,}",
+            _duration(loop.seconds),
+        )
+        by_sae = {event.sae: event for event in self._last_evaluation}
+        for index, student in enumerate(loop.students):
+            event = by_sae.get(index)
+            if event is None or event.fvu is None or event.l0 is None:
+                continue
+            latents = student.sae.latents
+            log.info(
+                "%s leaves %.1f %% of the variance unexplained (FVU %.3f) on %s held-out tokens, with %.1f active"
+                " latents per token (L0); %s of its %s latents are dead.%s",
+                student.name,
+                100 * event.fvu,
+                event.fvu,
+                f"{event.tokens:,}",
+                event.l0,
+                "none" if event.dead_latents == 0 else f"{event.dead_latents:,}",
+                f"{latents:,}",
+                ""
+                if event.loss_recovered is None
+                else f" Spliced into the model it keeps {event.loss_recovered:.1%} of its loss.",
+            )
+
+
+def _pairs(config: TrainingConfig) -> list[Pair]:
+    layers, hooks = config.training_layers, config.hook_types
+    if not layers or not hooks:
+        raise NothingToTrain("training_layers and hook_types must name at least one layer and one hook.")
+    return [(layer, hook) for layer in layers for hook in hooks]
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _mean_of(events: list[StepTrained], field: str) -> float:
+    return sum(getattr(event, field) for event in events) / len(events)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
