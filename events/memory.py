@@ -34,6 +34,12 @@ class MemoryStore:
         self._lock = threading.RLock()
         self._closed = False
 
+    def __enter__(self) -> MemoryStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @property
     def head(self) -> int:
         """The last committed position."""

@@ -119,6 +119,12 @@ class EventStore:
             database.close()
             raise
 
+    def __enter__(self) -> EventStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     # Writing
 
     def append(self, *appends: Append) -> Future[list[Appended]]:
@@ -374,7 +380,7 @@ class EventStore:
                 for request, _ in placed:
                     self._serve([request])
             return
-        failed = self._commit(batch, group.changed)
+        failed = self._commit(batch)
         self._publish(batch, group.changed)
         if failed is not None:
             self._drop_fold(failed)
@@ -382,14 +388,14 @@ class EventStore:
             request.future.set_result(answer)
         self._tell()
 
-    def _commit(self, batch: Batch, heads: dict[str, StreamHead]) -> Exception | None:
+    def _commit(self, batch: Batch) -> Exception | None:
         """Makes the batch durable, with the fold if that can be; the fold's error where it could not.
 
         Raises where the batch is not in the log.
         """
-        error = self._try_to_commit(batch, heads, self._fold)
+        error = self._try_to_commit(batch, self._fold)
         if error is not None and self._fold is not None:
-            without = self._try_to_commit(batch, heads, None)
+            without = self._try_to_commit(batch, None)
             if without is None:
                 return error
             error = without
@@ -397,9 +403,9 @@ class EventStore:
             raise error
         return None
 
-    def _try_to_commit(self, batch: Batch, heads: dict[str, StreamHead], fold: Fold | None) -> Exception | None:
+    def _try_to_commit(self, batch: Batch, fold: Fold | None) -> Exception | None:
         def write(con: DuckDBPyConnection) -> None:
-            tables.insert(con, batch, heads)
+            tables.insert(con, batch)
             if fold is not None:
                 fold(con, batch)
 
@@ -467,6 +473,7 @@ class EventStore:
         heads = dict(self._heads)
         try:
             self._recover()
+            self._database.transact(lambda con: tables.save_stream_heads(con, heads, self._head))
             self._database.checkpoint()
         except (duckdb.Error, LogUnavailable) as error:
             _logger.warning("A checkpoint of the log failed, all events are kept: %s", error)

@@ -20,6 +20,11 @@ TRAINING = "training-"
 CONTROL = "control-"
 
 
+def claimed_stream(control_stream: str) -> str:
+    """The stream that the `WriterClaimed` events of a control stream are about."""
+    return TRAINING + control_stream.removeprefix(CONTROL)
+
+
 class Append(msgspec.Struct, frozen=True):
     """Events for the end of one stream.
 
@@ -66,6 +71,19 @@ class StreamHead(msgspec.Struct, frozen=True):
     last_position: int = 0
     epoch: int = 0
     epoch_first_version: int = 1
+
+    def extended(self, version: int, first_position: int, last_position: int) -> StreamHead:
+        """After events up to `version` at these positions; the first may lie before what was known."""
+        return msgspec.structs.replace(
+            self,
+            version=max(self.version, version),
+            first_position=min(self.first_position or first_position, first_position),
+            last_position=max(self.last_position, last_position),
+        )
+
+    def claimed(self, claim: WriterClaimed) -> StreamHead:
+        """Under the epoch of `claim`."""
+        return msgspec.structs.replace(self, epoch=claim.epoch, epoch_first_version=claim.first_version)
 
 
 _NEW = StreamHead()
@@ -128,13 +146,7 @@ class Group:
                     version=current.version + 1,
                 )
             )
-            changed[append.stream] = StreamHead(
-                version=current.version + fresh,
-                first_position=current.first_position or head + 1,
-                last_position=head + fresh,
-                epoch=current.epoch,
-                epoch_first_version=current.epoch_first_version,
-            )
+            changed[append.stream] = current.extended(current.version + fresh, head + 1, head + fresh)
             head += fresh
         self.head = head
         self.admitted += admitted
@@ -152,9 +164,7 @@ class Group:
             epoch = epoch or current.epoch + 1
             claimed = WriterClaimed(epoch=epoch, first_version=current.version + 1, host=host, pid=pid)
             self.add([Append(CONTROL + stream.removeprefix(TRAINING), [claimed], actor=actor)])
-            self.changed[stream] = msgspec.structs.replace(
-                current, epoch=epoch, epoch_first_version=current.version + 1
-            )
+            self.changed[stream] = current.claimed(claimed)
         return Claim(epoch=epoch, version=current.version, log_id=self._log_id)
 
     def _current(self, stream: str) -> StreamHead:

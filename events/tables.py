@@ -3,8 +3,9 @@
     log_events   the cold events, their payload as JSON
     step_trained one table for every columnar event type, a typed column for each of its fields
     events       the view over all of them
-    streams      where every stream ends, and its epoch
-    log_meta     the log id and the format of these tables
+    streams      where every stream ended when it was last written down, and its epoch: saves reading all of the log
+                 at every start
+    log_meta     the log id, the format of these tables, the position up to which `streams` is true
 
 Times are µs since 1970 (UTC).
 """
@@ -27,10 +28,11 @@ from .batch import (
     heads_table,
     sorted_by_position,
 )
+from .control import WriterClaimed
 from .errors import LogUnavailable
 from .event import Recorded
 from .ids import new_id
-from .streams import StreamHead
+from .streams import StreamHead, claimed_stream
 from .upcasters import UPCASTERS
 
 FORMAT = "1"
@@ -58,7 +60,7 @@ def create(con: Connection) -> str:
         raise LogUnavailable(f"The log is in format {meta['format']}; this program knows format {FORMAT} only.")
     con.execute(f"create table if not exists log_events ({_definitions(COLD)})")
     con.execute(
-        "create table if not exists streams (stream varchar primary key, version uinteger, first_position ubigint,"
+        "create table if not exists streams (stream varchar, version uinteger, first_position ubigint,"
         " last_position ubigint, epoch uinteger, epoch_first_version uinteger)"
     )
     for type_, fields in FIELDS.items():
@@ -71,7 +73,9 @@ def create(con: Connection) -> str:
                 con.execute(f"alter table {table} add column {column.name} {column.sql} default {default}")
     con.execute(f"create or replace view events as {_events()}")
     if "log_id" not in meta:
-        con.execute("insert into log_meta values ('format', ?), ('log_id', ?)", [FORMAT, new_id()])
+        con.execute(
+            "insert into log_meta values ('format', ?), ('log_id', ?), ('streams_position', '0')", [FORMAT, new_id()]
+        )
     return con.execute("select value from log_meta where key = 'log_id'").fetchone()[0]
 
 
@@ -82,30 +86,43 @@ def rename(con: Connection) -> str:
     return log_id
 
 
-def insert(con: Connection, batch: Batch, heads: Mapping[str, StreamHead]) -> None:
-    """Adds a batch, and the new heads of its streams."""
+def insert(con: Connection, batch: Batch) -> None:
+    """Adds a batch."""
     if batch.cold:
         _execute(con, "insert into log_events select * from rows", cold_table(batch))
     for type_, table in batch.columnar.items():
         _execute(con, f"insert into {table_of(type_)} by name select * from rows", table)
-    _execute(
-        con,
-        "insert into streams select * from rows on conflict (stream) do update set version = excluded.version,"
-        " first_position = excluded.first_position, last_position = excluded.last_position, epoch = excluded.epoch,"
-        " epoch_first_version = excluded.epoch_first_version",
-        heads_table(heads),
-    )
-
-
-def stream_heads(con: Connection) -> dict[str, StreamHead]:
-    """Where every stream ends."""
-    columns = ", ".join(("stream", *StreamHead.__struct_fields__))
-    return {row[0]: StreamHead(*row[1:]) for row in con.execute(f"select {columns} from streams").fetchall()}
 
 
 def head(con: Connection) -> int:
     """The last position of the log."""
-    return con.execute("select coalesce(max(last_position), 0) from streams").fetchone()[0]
+    found = [con.execute(f"select max(position) from {table}").fetchone()[0] for table in _tables()]
+    return max((position for position in found if position is not None), default=0)
+
+
+def save_stream_heads(con: Connection, heads: Mapping[str, StreamHead], position: int) -> None:
+    """Writes down where every stream ends at `position`."""
+    con.execute("delete from streams")
+    if heads:
+        _execute(con, "insert into streams select * from rows", heads_table(heads))
+    con.execute("update log_meta set value = ? where key = 'streams_position'", [str(position)])
+
+
+def stream_heads(con: Connection) -> dict[str, StreamHead]:
+    """Where every stream ends: what was written down, and what was appended since."""
+    saved = int(con.execute("select value from log_meta where key = 'streams_position'").fetchone()[0])
+    columns = ", ".join(("stream", *StreamHead.__struct_fields__))
+    heads = {row[0]: StreamHead(*row[1:]) for row in con.execute(f"select {columns} from streams").fetchall()}
+    for table in _tables():
+        ends = "select stream, max(version), min(position), max(position)"
+        rows = con.execute(f"{ends} from {table} where position > ? group by stream", [saved]).fetchall()
+        for stream, version, first, last in rows:
+            heads[stream] = heads.get(stream, StreamHead()).extended(version, first, last)
+    for recorded in _load_cold(con, "position > ?", [saved], [WriterClaimed.__name__])[0]:
+        if isinstance(recorded.data, WriterClaimed):
+            stream = claimed_stream(recorded.stream)
+            heads[stream] = heads.get(stream, StreamHead()).claimed(recorded.data)
+    return heads
 
 
 def load(
@@ -142,6 +159,10 @@ def positions(
         rows = con.execute(f"select position from {table_of(type_)} where {where}", params).fetchall()
         found += [row[0] for row in rows]
     return sorted(found, reverse=True)
+
+
+def _tables() -> list[str]:
+    return ["log_events", *map(table_of, FIELDS)]
 
 
 def _definitions(columns: Sequence[Column]) -> str:
