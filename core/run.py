@@ -45,14 +45,14 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
 def write(folder: Path, spec: RunSpec) -> None:
     """Write the folder's `run.json`, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / RUN_FILE, msgspec.json.format(msgspec.json.encode(spec), indent=2))
+    write_atomically(folder / RUN_FILE, msgspec.json.format(msgspec.json.encode(spec, enc_hook=str), indent=2))
 
 
 def read(folder: Path) -> RunSpec:
     """The folder's specification. Raises `RunSpecError`."""
     path = folder / RUN_FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=RunSpec)
+        return msgspec.json.decode(path.read_bytes(), type=RunSpec, dec_hook=lambda kind, value: kind(value))
     except OSError as error:
         raise RunSpecError(f"{path} cannot be read: {error.strerror or error}.") from error
     except msgspec.DecodeError as error:

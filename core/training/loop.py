@@ -228,7 +228,8 @@ def students_of(snapshot: checkpoint.Snapshot, config: TrainingConfig, device: t
 
     Raises `CheckpointMismatch` where `config` would train something else.
     """
-    now, then = msgspec.to_builtins(config), snapshot.state["config"]
+    # By way of JSON, as the checkpoint holds it: lists in place of tuples.
+    now, then = msgspec.json.decode(msgspec.json.encode(config)), snapshot.state["config"]
     changed = sorted(name for name in now if name not in _FREE and now[name] != then.get(name))
     if changed:
         raise CheckpointMismatch(
