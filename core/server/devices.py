@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,13 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 def list_devices() -> list[Device]:
     """The CPU, then every NVIDIA GPU that this process may use. Blocks for up to some seconds where there are GPUs."""
     return [_cpu(), *_gpus()]
+
+
+def names_to_check(devices: Sequence[Device]) -> list[str] | None:
+    """The devices that a configuration may name; None where there may be GPUs that nvidia-smi does not tell of."""
+    if len(devices) < 2 and any(Path(path).exists() for path in ("/dev/kfd", "/dev/nvidiactl", "/dev/nvhost-ctrl")):
+        return None
+    return [device.id for device in devices]
 
 
 def _cpu() -> Device:

@@ -1,0 +1,62 @@
+"""Models and data sets: list, inspect, register."""
+
+from __future__ import annotations
+
+import msgspec
+
+from core.catalogue import InspectionFailed
+from core.commands import RegisterDataset, RegisterModel
+from core.fields import Problem
+from events.streams import Append
+from projections import catalog
+
+from .. import problems
+from ..examination import CATALOG
+from . import answers
+from .operation import Call
+
+
+async def list_models(call: Call) -> answers.Models:
+    """The registered models."""
+    rows, position = await call.studio.snapshot(catalog.models)
+    return answers.Models(data=rows, position=position)
+
+
+async def list_datasets(call: Call) -> answers.Datasets:
+    """The registered data sets."""
+    rows, position = await call.studio.snapshot(catalog.datasets)
+    return answers.Datasets(data=rows, position=position)
+
+
+async def inspect_model(call: Call) -> answers.InspectedModel:
+    """Find out what a model is, from its configuration; registers nothing."""
+    command = call.body(RegisterModel)
+    try:
+        found = await call.studio.inspections.model(command)
+    except InspectionFailed as error:
+        raise problems.invalid([Problem("source", str(error))]) from error
+    return answers.InspectedModel(model=msgspec.structs.replace(found, title=command.title or found.title))
+
+
+async def inspect_dataset(call: Call) -> answers.InspectedDataset:
+    """Find out what a data set is, from its beginning; registers nothing."""
+    command = call.body(RegisterDataset)
+    try:
+        found = await call.studio.inspections.dataset(command)
+    except InspectionFailed as error:
+        raise problems.invalid([Problem("source", str(error))]) from error
+    return answers.InspectedDataset(dataset=msgspec.structs.replace(found, title=command.title or found.title))
+
+
+async def register_model(call: Call) -> answers.Created:
+    """Inspect a model and take it into the catalogue; one that has the id already is replaced."""
+    found = (await inspect_model(call)).model
+    (appended,) = await call.studio.append(Append(CATALOG, [found], actor=call.actor))
+    return answers.Created(id=found.model_id, position=appended.position)
+
+
+async def register_dataset(call: Call) -> answers.Created:
+    """Inspect a data set and take it into the catalogue; one that has the id already is replaced."""
+    found = (await inspect_dataset(call)).dataset
+    (appended,) = await call.studio.append(Append(CATALOG, [found], actor=call.actor))
+    return answers.Created(id=found.dataset_id, position=appended.position)

@@ -1,0 +1,180 @@
+"""What trainings report: metrics, log lines, checkpoints, evaluations; and who did what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import Response, StreamingResponse
+
+from core.decide import Refused, is_live
+from events.training import CheckpointDeleted
+from projections import activity, checkpoints, evaluations, logs, metrics
+from projections.checkpoints import CheckpointRow
+
+from .. import problems
+from ..files import remove_checkpoint
+from . import answers
+from .operation import JSON, Call
+
+_ROWS_AT_ONCE = 5_000
+
+
+class MetricsQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which steps, and which of their metrics."""
+
+    limit: Annotated[int, Meta(ge=1, le=1_000_000, description="Steps, each with the rows of all its SAEs.")] = 1_000
+    order: Annotated[
+        Literal["asc", "desc"], Meta(description="asc: the first steps; desc: the last, newest first.")
+    ] = "asc"
+    sae: Annotated[int, Meta(ge=0, description="Only this SAE, by its index.")] | None = None
+    from_step: Annotated[int, Meta(ge=0)] | None = None
+    to_step: Annotated[int, Meta(ge=0)] | None = None
+    points: (
+        Annotated[
+            int, Meta(ge=2, le=100_000, description="At most so many rows an SAE, keeping each metric's extremes.")
+        ]
+        | None
+    ) = None
+    fields: Annotated[str | None, Meta(description="Only these metrics, with commas between.")] = None
+
+
+class LogsQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which log lines."""
+
+    limit: Annotated[int, Meta(ge=1, le=100_000)] = 50
+    before: Annotated[int, Meta(ge=0, description="Only lines before this version.")] | None = None
+    after: Annotated[int, Meta(ge=0, description="Only lines after this version.")] | None = None
+    level: Annotated[str | None, Meta(description="The lowest level that is shown.")] = None
+    q: Annotated[str | None, Meta(description="Looked for in logger and message as it stands.")] = None
+    order: Annotated[Literal["asc", "desc"], Meta(description="desc: the newest lines, newest first.")] = "desc"
+
+
+class EvaluationsQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which evaluations."""
+
+    sae: Annotated[int, Meta(ge=0)] | None = None
+
+
+class ActivityQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which part of what was done."""
+
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    before: Annotated[int, Meta(ge=0, description="Only what lies before this position.")] | None = None
+
+
+async def get_metrics(call: Call) -> Response:
+    """The metrics of a training's steps, less what a resume has preempted.
+
+    `limit` counts steps: the last 20 steps of two SAEs are 40 rows. With `points` the range is down-sampled and no
+    spike of any metric is lost; `limit` is not used then.
+    """
+    query, training_id = call.query(MetricsQuery), call.path["id"]
+    row, _ = await call.studio.training(training_id)
+    fields = [name.strip() for name in query.fields.split(",") if name.strip()] if query.fields else None
+    wanted: dict[str, Any] = {
+        "from_step": query.from_step,
+        "to_step": query.to_step,
+        "points": query.points,
+        "limit": query.limit,
+        "order": query.order,
+        "fields": fields,
+    }
+
+    def read(con: Any) -> Any:
+        if row.kind == "external":
+            return metrics.logged(con, training_id, **wanted)
+        return metrics.history(con, training_id, sae=query.sae, **wanted)
+
+    table, position = await call.studio.snapshot(read)
+    return StreamingResponse(_rows(table, position), media_type=JSON)
+
+
+async def _rows(table: Any, position: int) -> AsyncIterator[bytes]:
+    """The answer piece by piece, so that a million rows neither wait for each other nor stop the server."""
+    yield b'{"data":['
+    for start in range(0, table.num_rows, _ROWS_AT_ONCE):
+        part = await asyncio.to_thread(_encoded, table.slice(start, _ROWS_AT_ONCE))
+        yield part if start == 0 else b"," + part
+    yield b'],"position":%d}' % position
+
+
+def _encoded(table: Any) -> bytes:
+    return msgspec.json.encode(table.to_pylist())[1:-1]
+
+
+async def get_logs(call: Call) -> answers.Logs:
+    """A training's log lines: the newest, or with `before` those that came before a version."""
+    query, training_id = call.query(LogsQuery), call.path["id"]
+    await call.studio.state(training_id)
+    lines, position = await call.studio.snapshot(
+        lambda con: logs.lines(
+            con,
+            training_id,
+            limit=query.limit,
+            before=query.before,
+            after=query.after,
+            level=query.level,
+            q=query.q,
+            order=query.order,
+        )
+    )
+    return answers.Logs(data=lines, position=position)
+
+
+async def list_checkpoints(call: Call) -> answers.Checkpoints:
+    """A training's checkpoints, the newest first; `best` marks the one with the lowest evaluation FVU."""
+    await call.studio.state(call.path["id"])
+    rows, position = await call.studio.snapshot(lambda con: checkpoints.list_(con, call.path["id"]))
+    return answers.Checkpoints(data=rows, position=position)
+
+
+async def get_checkpoint(call: Call) -> answers.Checkpoint:
+    """One checkpoint."""
+    await call.studio.state(call.path["id"])
+    return answers.Checkpoint(**msgspec.structs.asdict((await _checkpoint(call))[0]))
+
+
+async def delete_checkpoint(call: Call) -> answers.Accepted:
+    """Remove a checkpoint's files. The newest one of a training that is at work stays: it would go on from it."""
+    studio, training_id = call.studio, call.path["id"]
+    async with studio.deciding:
+        state = await studio.state(training_id)
+        row, newest = await _checkpoint(call)
+        if newest and is_live(state):
+            raise Refused(f"This training is {state.status} and would go on from its newest checkpoint.")
+        folder = studio.settings.run_folder(training_id)
+        if not await asyncio.to_thread(remove_checkpoint, folder, row.path):
+            raise Refused(f"This checkpoint lies elsewhere, at {row.path} on {row.host or 'another machine'}.")
+        deleted = CheckpointDeleted(step=row.step, reason="request")
+        return answers.Accepted(position=await studio.record(training_id, [deleted], actor=call.actor))
+
+
+async def _checkpoint(call: Call) -> tuple[CheckpointRow, bool]:
+    """The checkpoint that the path names, and whether it is the newest."""
+    rows = await call.studio.query(lambda con: checkpoints.list_(con, call.path["id"]))
+    for row in rows:
+        if str(row.step) == call.path["step"]:
+            return row, row is rows[0]
+    raise problems.not_found("checkpoint", call.path["step"])
+
+
+async def list_evaluations(call: Call) -> answers.Evaluations:
+    """What the training's SAEs are worth on held-out text."""
+    query = call.query(EvaluationsQuery)
+    await call.studio.state(call.path["id"])
+    rows, position = await call.studio.snapshot(lambda con: evaluations.list_(con, call.path["id"], sae=query.sae))
+    return answers.Evaluations(data=rows, position=position)
+
+
+async def list_activity(call: Call) -> answers.Activity:
+    """Who did what with the training, the newest first."""
+    query = call.query(ActivityQuery)
+    await call.studio.state(call.path["id"])
+    rows, position = await call.studio.snapshot(
+        lambda con: activity.list_(con, training=call.path["id"], limit=query.limit, before=query.before)
+    )
+    return answers.Activity(data=rows, position=position)
