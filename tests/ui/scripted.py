@@ -1,0 +1,326 @@
+"""An API in memory whose every answer a test decides: what the dashboard sees of a server, and nothing behind it.
+
+For what a real server cannot be made to do on demand: histories of a hundred thousand steps, requests that fail,
+a connection that breaks at a chosen moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from events.codec import encode
+from events.control import TrainingCreated
+from events.event import Event, event_type
+from events.log import LogWritten
+from events.training import Sae, StepTrained, TrainingConfig, TrainingResumed, TrainingStarted
+from events.wire import CaughtUp, Events, RawRecorded, Subscribed
+
+CONFIG = TrainingConfig(
+    model="demo",
+    datasets=("stdlib",),
+    training_layers=(1, 2),
+    hook_types=("resid_post",),
+    architecture_type="topk",
+    hidden_dim=128,
+    latent_dim=2048,
+    k=16,
+    total_steps=2_000,
+    batch_size=1_024,
+    learning_rate=3e-4,
+)
+SAES = (Sae(layer=1, hook="resid_post"), Sae(layer=2, hook="resid_post"))
+
+
+def step_of(step: int, sae: int = 0, *, total: int = 2_000, loss: float | None = None) -> StepTrained:
+    """A step such as a trainer reports: losses that fall, dead latents that rise and fall."""
+    fallen = 0.9 * 2.0 ** (-step / (total / 9)) + 0.08 + 0.03 * sae + 0.012 * ((step * 7919) % 13) / 13
+    return StepTrained(
+        step=step,
+        sae=sae,
+        loss=fallen if loss is None else loss,
+        loss_reconstruction=fallen,
+        l0=16.0 + 30 * 2.0 ** (-step / 60) + ((step * 31) % 7) / 20,
+        l0_fraction=16 / 2048,
+        fvu=fallen * 0.96,
+        dead_latents=int(400 * (step / total) * 2.718 ** (1 - 6 * step / total)) + 12 * sae,
+        learning_rate=3e-4 * min(1.0, step / 100) * min(1.0, max(0.02, (total - step) / (total * 0.2))),
+        grad_norm=0.4,
+        tokens=step * 1024,
+        tokens_per_second=38_000 + 900 * ((step * 17) % 11) / 11,
+    )
+
+
+class Studio:
+    """The log, the answers made from it, and what goes wrong.
+
+    `fail` maps a word in a path to the sentence that requests of such paths are refused with; `refuse` is the reason
+    with which the next command is refused.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.events: list[tuple[Event, RawRecorded]] = []
+        self.trainings: dict[str, dict[str, Any]] = {}
+        self.versions: dict[str, int] = {}
+        self.fail: dict[str, str] = {}
+        self.refuse: str | None = None
+        self.controls: list[tuple[str, str]] = []
+        self.requests: list[str] = []
+        self.log_id = "log-1"
+        self.sockets: set[WebSocket] = set()
+        self.url = ""
+
+    # What a test makes happen
+
+    def create(self, training_id: str, *, name: str = "", config: TrainingConfig | None = CONFIG, **fields: Any) -> str:
+        """A training that waits for its slot."""
+        now = int(time.time() * 1e6)
+        with self.lock:
+            self.trainings[training_id] = {
+                "id": training_id,
+                "name": name or training_id,
+                "status": "queued",
+                "config": config,
+                "step": 0,
+                "total_steps": config.total_steps if config else None,
+                "created_at": now,
+                "saes": (),
+                **fields,
+            }
+            self._append(f"control-{training_id}", TrainingCreated(name=name or training_id, config=config))
+        return training_id
+
+    def start(self, training_id: str, saes: tuple[Sae, ...] = SAES) -> None:
+        """Its process begins."""
+        self.set(training_id, status="running", saes=saes, started_at=int(time.time() * 1e6), device="cpu", pid=4711)
+        self.emit(training_id, TrainingStarted(pid=4711, host="here", device="cpu", saes=saes))
+
+    def set(self, training_id: str, **fields: Any) -> None:
+        """Change what the API says of a training."""
+        with self.lock:
+            self.trainings[training_id].update(fields, updated_at=int(time.time() * 1e6))
+
+    def emit(self, training_id: str, *events: Event, stream: str = "training") -> None:
+        """Append events of a training."""
+        with self.lock:
+            for event in events:
+                self._append(f"{stream}-{training_id}", event)
+                row = self.trainings[training_id]
+                if isinstance(event, StepTrained):
+                    row.update(
+                        step=max(row["step"], event.step),
+                        loss=event.loss,
+                        l0=event.l0,
+                        fvu=event.fvu,
+                        dead_latents=event.dead_latents,
+                        tokens=event.tokens,
+                        tokens_per_second=event.tokens_per_second,
+                    )
+
+    def train(self, training_id: str, first: int, last: int, *, saes: int = 2, **shape: Any) -> None:
+        """Emit the steps from `first` to `last`, of every SAE."""
+        self.emit(training_id, *(step_of(step, sae, **shape) for step in range(first, last + 1) for sae in range(saes)))
+
+    def say(self, training_id: str, *messages: str, level: Any = "INFO") -> None:
+        """Write log lines."""
+        self.emit(training_id, *(LogWritten(level=level, logger="trainer", message=message) for message in messages))
+
+    @property
+    def head(self) -> int:
+        return len(self.events)
+
+    def _append(self, stream: str, event: Event) -> None:
+        version = self.versions[stream] = self.versions.get(stream, 0) + 1
+        now = int(time.time() * 1e6)
+        self.events.append(
+            (
+                event,
+                RawRecorded(
+                    position=len(self.events) + 1,
+                    stream=stream,
+                    version=version,
+                    type=event_type(event),
+                    occurred_at=now,
+                    recorded_at=now,
+                    data=msgspec.Raw(encode(event, "msgpack")),
+                ),
+            )
+        )
+
+    # The API
+
+    def history(self, training_id: str, points: int) -> list[dict[str, Any]]:
+        """Steps in `points / 2` buckets: two rows each, one with every column's least and one with its greatest."""
+        preempted = [
+            (event.step, raw.position)
+            for event, raw in self.events
+            if isinstance(event, TrainingResumed) and raw.stream == f"training-{training_id}"
+        ]
+        steps: dict[int, list[StepTrained]] = {}
+        for event, raw in self.events:
+            if not isinstance(event, StepTrained) or raw.stream != f"training-{training_id}":
+                continue
+            if not any(event.step > step and raw.position < position for step, position in preempted):
+                steps.setdefault(event.sae, []).append(event)
+        rows: list[dict[str, Any]] = []
+        for sae, events in steps.items():
+            size = max(1, -(-len(events) * 2 // points)) if len(events) > points else 1
+            for begin in range(0, len(events), size):
+                bucket = events[begin : begin + size]
+                fields = [name for name in StepTrained.__struct_fields__ if name not in ("step", "sae")]
+                values = {name: [getattr(event, name) for event in bucket] for name in fields}
+                for end, pick in ((bucket[0], min), (bucket[-1], max))[: len(bucket)]:
+                    picked = {name: None if column[0] is None else pick(column) for name, column in values.items()}
+                    rows.append({"step": end.step, "sae": sae, **picked})
+        return sorted(rows, key=lambda row: (row["step"], row["sae"]))
+
+    def application(self) -> Starlette:
+        """The API as an application."""
+        prefix = "/api/v1"
+        return Starlette(
+            routes=[
+                Route("/healthz", self._healthz),
+                Route(f"{prefix}/trainings", self._trainings),
+                Route(f"{prefix}/trainings/{{id}}", self._training),
+                Route(f"{prefix}/trainings/{{id}}/metrics", self._metrics),
+                Route(f"{prefix}/trainings/{{id}}/logs", self._logs),
+                Route(f"{prefix}/trainings/{{id}}/control", self._control, methods=["POST"]),
+                WebSocketRoute(f"{prefix}/events/follow", self._follow),
+            ]
+        )
+
+    def _answer(self, request: Request, body: Any, status: int = 200) -> Response:
+        self.requests.append(f"{request.url.path}?{request.url.query}")
+        for word, sentence in self.fail.items():
+            if word in request.url.path:
+                body, status = {"title": "Failed", "detail": sentence, "status": 500}, 500
+        return Response(msgspec.json.encode(body), status, media_type="application/json")
+
+    def _missing(self, request: Request) -> Response | None:
+        if request.path_params["id"] in self.trainings:
+            return None
+        return self._answer(request, {"title": "Not found", "detail": "There is no such training."}, 404)
+
+    async def _healthz(self, request: Request) -> Response:
+        return self._answer(request, {"status": "ok", "log_id": self.log_id, "head": self.head})
+
+    async def _trainings(self, request: Request) -> Response:
+        with self.lock:
+            q = request.query_params.get("q", "").lower()
+            statuses = [name for name in request.query_params.get("status", "").split(",") if name]
+            found = [row for row in self.trainings.values() if q in row["name"].lower()]
+            counts: dict[str, int] = {}
+            for row in found:
+                counts[row["status"]] = counts.get(row["status"], 0) + 1
+            shown = [row for row in found if not statuses or row["status"] in statuses]
+            shown.sort(key=lambda row: -row["created_at"])
+            shown = shown[: int(request.query_params.get("limit", 50))]
+            return self._answer(request, {"data": shown, "counts": counts, "position": self.head})
+
+    async def _training(self, request: Request) -> Response:
+        with self.lock:
+            row = self.trainings.get(request.path_params["id"])
+            return self._missing(request) or self._answer(request, {**(row or {}), "position": self.head})
+
+    async def _metrics(self, request: Request) -> Response:
+        with self.lock:
+            if missing := self._missing(request):
+                return missing
+            rows = self.history(request.path_params["id"], int(request.query_params["points"]))
+            return self._answer(request, {"data": rows, "position": self.head})
+
+    async def _logs(self, request: Request) -> Response:
+        levels = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+        with self.lock:
+            if missing := self._missing(request):
+                return missing
+            query = request.query_params
+            lowest = levels.index(query.get("level", "DEBUG"))
+            lines = [
+                {
+                    "version": raw.version,
+                    "position": raw.position,
+                    "timestamp": raw.occurred_at,
+                    "level": event.level,
+                    "logger": event.logger,
+                    "message": event.message,
+                }
+                for event, raw in self.events
+                if isinstance(event, LogWritten)
+                and raw.stream == f"training-{request.path_params['id']}"
+                and levels.index(event.level) >= lowest
+                and query.get("q", "").lower() in event.message.lower()
+                and raw.version < int(query.get("before", 1 << 60))
+            ]
+            return self._answer(request, {"data": lines[::-1][: int(query["limit"])], "position": self.head})
+
+    async def _control(self, request: Request) -> Response:
+        action = (await request.json())["action"]
+        if self.refuse is not None:
+            reason, self.refuse = self.refuse, None
+            return self._answer(request, {"title": "Refused", "detail": reason}, 409)
+        self.controls.append((request.path_params["id"], action))
+        return self._answer(request, {"position": self.head}, 202)
+
+    async def _follow(self, socket: WebSocket) -> None:
+        await socket.accept()
+        self.sockets.add(socket)
+        query = socket.query_params
+        position = self.head - int(query["tail"]) if "tail" in query else int(query["after"])
+        encoder = msgspec.msgpack.Encoder()
+        try:
+            await socket.send_bytes(encoder.encode(Subscribed(log_id=self.log_id, after=position, head=self.head)))
+            caught_up = False
+            while True:
+                with self.lock:
+                    page = [raw for _, raw in self.events[position : position + 1000]]
+                if page:
+                    await socket.send_bytes(
+                        encoder.encode(Events(events=[msgspec.Raw(encoder.encode(raw)) for raw in page]))
+                    )
+                    position = page[-1].position
+                elif not caught_up:
+                    caught_up = True
+                    await socket.send_bytes(encoder.encode(CaughtUp(position=position)))
+                else:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(socket.receive(), 0.02)
+                        return
+        except (WebSocketDisconnect, RuntimeError):
+            pass
+        finally:
+            self.sockets.discard(socket)
+
+
+@contextlib.contextmanager
+def serve(studio: Studio, port: int = 0) -> Iterator[int]:
+    """Serve the API on a loopback port, until the block ends and every connection is cut."""
+    server = uvicorn.Server(
+        uvicorn.Config(studio.application(), port=port, log_level="error", timeout_graceful_shutdown=0)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise RuntimeError("The scripted API did not start.")
+            time.sleep(0.005)
+        chosen = server.servers[0].sockets[0].getsockname()[1]
+        studio.url = f"http://127.0.0.1:{chosen}"
+        yield chosen
+    finally:
+        server.should_exit = True
+        thread.join(10)

@@ -1,0 +1,1 @@
+"""Charts of what streams: Bokeh figures on one shared source."""

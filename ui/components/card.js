@@ -1,0 +1,74 @@
+// The head of a training's page.
+export function render({model, view}) {
+  const act = (message) => model.send_msg(message)
+
+  const name = el("h1")
+  const status = el("span", {class: "status quiet", "aria-live": "polite"})
+  const chips = el("div", {class: "chips"})
+  const buttons = el("div", {class: "buttons"})
+  const refusal = el("div", {class: "notice warn", role: "alert", hidden: true}, el("span"),
+    el("button", {type: "button", class: "text", onclick: () => act({type: "dismiss"})}, "Close"))
+  const alert = el("div", {class: "notice bad", hidden: true}, el("span"))
+  const bar = el("div", {class: "bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": 0, "aria-valuemax": 100},
+    el("i"))
+  const times = el("p", {class: "times"})
+  const facts = el("dl", {class: "facts"})
+  const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
+    el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
+  const bones = el("div", {class: "bones", "aria-hidden": "true"},
+    el("div", {class: "bone wide"}), el("div", {class: "bone"}), el("div", {class: "bone tall"}))
+  const whole = el("div", {class: "whole", hidden: true},
+    el("div", {class: "top"}, el("div", {class: "title"}, name, status, chips), buttons),
+    refusal, alert, el("div", {class: "progress"}, bar, times), facts)
+
+  const drawChips = part(chips, (list, node) => node.replaceChildren(
+    ...list.map(({label, title}) => el("span", {class: "chip", title: `${title}: ${label}`}, label))))
+  const drawButtons = part(buttons, (list, node) => {
+    const focused = view.shadow_el.activeElement?.dataset?.action
+    node.replaceChildren(...list.map((button) => el("button", {
+      type: "button", class: `${button.tone} ${button.busy ? "spin" : ""}`, disabled: !button.enabled,
+      "data-action": button.name, onclick: () => act({type: "control", action: button.name}),
+    }, button.label)))
+    if (focused) node.querySelector(`[data-action="${focused}"]`)?.focus()
+  })
+  const values = []
+  const drawFacts = part(facts, (list, node) => {
+    if (values.length !== list.length) {
+      values.splice(0, values.length, ...list.map(() => ({label: el("dt"), value: el("dd", {class: "value"}), note: el("dd", {class: "note"})})))
+      node.replaceChildren(...values.map(({label, value, note}) => el("div", {}, label, value, note)))
+    }
+    list.forEach((fact, index) => {
+      for (const key of ["label", "value", "note"]) setText(values[index][key], fact[key])
+    })
+  })
+
+  listen(model, view, {show: ({view: card}) => {
+    notice.hidden = !card.failed
+    if (card.failed) setText(notice.firstChild, card.failed)
+    bones.hidden = !card.loading
+    whole.hidden = !card.name
+    if (!card.name) return
+    setText(name, card.name)
+    name.title = card.name
+    setText(status, card.label)
+    setClass(status, `status ${card.tone}`)
+    drawChips(card.chips)
+    drawButtons(card.actions)
+    refusal.hidden = !card.refusal
+    setText(refusal.firstChild, card.refusal ?? "")
+    alert.hidden = !card.alert
+    if (card.alert) {
+      setClass(alert, `notice ${card.alert.tone}`)
+      setText(alert.firstChild, card.alert.text)
+    }
+    bar.hidden = card.done == null
+    setClass(bar, `bar ${card.tone}`)
+    bar.firstChild.style.width = `${(card.done ?? 0) * 100}%`
+    bar.setAttribute("aria-valuenow", Math.floor((card.done ?? 0) * 100))
+    setText(times, card.times.join(" · "))
+    drawFacts(card.facts)
+  }})
+  return el("div", {class: "page"},
+    el("nav", {}, link(model, "?", "← Trainings")),
+    el("section", {class: "surface", "aria-label": "Training"}, notice, bones, whole))
+}

@@ -1,0 +1,39 @@
+// Whether what is seen is live. Two links can break: the API's (Python says so) and the page's own (found out here).
+export function render({model, view}) {
+  const chip = el("span", {class: "status quiet", role: "status"}, "connecting…")
+  const banner = el("div", {class: "banner", role: "alert", hidden: true})
+  let lost = false
+
+  const show = ({tone, label, banner: text}) => {
+    if (lost) return
+    setClass(chip, `status ${tone}`)
+    setText(chip, label)
+    setText(banner, text)
+    banner.hidden = !text
+  }
+
+  // The session is gone with its server: once one answers again, the same address brings everything back.
+  const lose = () => {
+    if (lost) return
+    show({tone: "bad", label: "reconnecting…", banner: "The connection to the studio is lost. Reconnecting…"})
+    lost = true
+    const again = async () => {
+      try {
+        const answer = await fetch("static/js/bokeh.min.js", {method: "HEAD", cache: "no-store"})
+        if (answer.ok) return location.reload()
+      } catch {
+        // Still away: the next round asks again.
+      }
+      setTimeout(again, 1000)
+    }
+    setTimeout(again, 500)
+  }
+  if (!view.studio_watching) {
+    view.studio_watching = true
+    view.model.document.on_event("connection_lost", () => view.studio_lose())
+  }
+  view.studio_lose = lose
+
+  listen(model, view, {show: (message) => show(message.view)})
+  return el("div", {class: "connection"}, chip, banner)
+}

@@ -1,0 +1,56 @@
+// Shared by every component. Text from elsewhere only ever becomes text nodes and attributes, never markup.
+
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag)
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value == null || value === false) continue
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value)
+    else node.setAttribute(name, value === true ? "" : value)
+  }
+  node.append(...children.filter((child) => child != null))
+  return node
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text
+}
+
+function setClass(node, name) {
+  if (node.className !== name) node.className = name
+}
+
+// Calls `draw(value, node)` only when the value is another one, so that focus and selection survive an update.
+function part(node, draw) {
+  let last
+  return (value) => {
+    const now = JSON.stringify(value)
+    if (now === last) return
+    last = now
+    draw(value, node)
+  }
+}
+
+// A component may be drawn more than once; only its newest drawing listens.
+function listen(model, view, handlers) {
+  if (view.studio_listener) model.off("msg:custom", view.studio_listener)
+  view.studio_listener = (message) => handlers[message.type]?.(message)
+  model.on("msg:custom", view.studio_listener)
+  model.send_msg({type: "ready"})
+}
+
+// A link that opens in place, and in a new tab where a person asks for one.
+function link(model, href, ...children) {
+  return el("a", {href, onclick: (event) => {
+    if (event.metaKey || event.ctrlKey || event.shiftKey || event.button !== 0) return
+    event.preventDefault()
+    model.send_msg({type: "go", url: event.currentTarget.getAttribute("href")})
+  }}, ...children)
+}
+
+function clock(us, withDate) {
+  const time = new Date(us / 1000)
+  const pad = (number, digits = 2) => String(number).padStart(digits, "0")
+  const day = `${time.getFullYear()}-${pad(time.getMonth() + 1)}-${pad(time.getDate())} `
+  return (withDate ? day : "")
+    + `${pad(time.getHours())}:${pad(time.getMinutes())}:${pad(time.getSeconds())}.${pad(time.getMilliseconds(), 3)}`
+}

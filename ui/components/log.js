@@ -1,0 +1,146 @@
+// A training's log. Lines arrive as messages and only those in sight are in the document.
+
+const ROW = 20
+const KEPT = 20000
+const LEVELS = [["", "All levels"], ["INFO", "Info and above"], ["WARNING", "Warnings and above"], ["ERROR", "Errors only"]]
+
+export function render({model, view}) {
+  const act = (message) => model.send_msg(message)
+  let rows = []
+  let first = null
+  let last = 0
+  let more = false
+  let asked = false
+  let follow = true
+
+  const toggle = el("button", {type: "button", class: "text", onclick: () => act({type: "toggle"})})
+  let typing = null
+  const search = el("input", {
+    type: "search", placeholder: "Search the whole log", "aria-label": "Search the log", maxlength: 200,
+    oninput: () => {
+      clearTimeout(typing)
+      typing = setTimeout(() => act({type: "search", q: search.value}), 250)
+    },
+  })
+  const level = el("select", {"aria-label": "Level", onchange: () => act({type: "level", level: level.value})},
+    ...LEVELS.map(([value, label]) => el("option", {value}, label)))
+  const followBox = el("input", {type: "checkbox", onchange: () => {
+    follow = followBox.checked
+    if (follow) toEnd()
+  }})
+  const tools = el("div", {class: "tools"}, search, level, el("label", {class: "follow"}, followBox, "Follow"))
+
+  const canvas = el("div", {class: "canvas"})
+  const scroller = el("div", {class: "scroller", tabindex: "0", role: "log", "aria-label": "Log lines"}, canvas)
+  const note = el("p", {class: "note quiet", role: "status"})
+  const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
+    el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
+  const body = el("div", {class: "body"}, notice, note, scroller)
+
+  const atEnd = () => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < ROW
+  const toEnd = () => {
+    scroller.scrollTop = scroller.scrollHeight
+    draw()
+  }
+  const setFollow = (on) => {
+    follow = on
+    followBox.checked = on
+  }
+
+  // A message of several lines, such as a traceback, takes as many rows; the first carries time and level.
+  const toRows = ([version, timestamp, name, logger, message]) => message.split("\n").map((text, index) => ({
+    version, level: name, text, time: index === 0 ? clock(timestamp, false) : "", date: clock(timestamp, true), logger,
+    first: index === 0,
+  }))
+
+  let drawn = ""
+  function draw() {
+    const from = Math.max(0, Math.floor(scroller.scrollTop / ROW) - 10)
+    const to = Math.min(rows.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / ROW) + 10)
+    const now = `${from} ${to} ${rows.length} ${first} ${last}`
+    if (now === drawn) return
+    drawn = now
+    canvas.style.height = `${rows.length * ROW}px`
+    canvas.replaceChildren(...rows.slice(from, to).map((row, index) => {
+      const line = el("div", {
+        class: `line at-${row.level.toLowerCase()}`, "data-version": row.version, "data-first": row.first,
+        title: `${row.date} ${row.level} ${row.logger}`,
+      }, el("span", {class: "time"}, row.time), el("span", {class: "level"}, row.first ? row.level : ""),
+      el("span", {class: "text"}, row.text))
+      line.style.top = `${(from + index) * ROW}px`
+      return line
+    }))
+  }
+
+  function take({mode, lines, more: older}) {
+    const wasAtEnd = follow
+    if (mode === "reset") {
+      rows = []
+      first = null
+      last = 0
+    }
+    if (mode === "prepend") {
+      const fresh = lines.filter(([version]) => first === null || version < first).flatMap(toRows)
+      rows = fresh.concat(rows)
+      if (lines.length) first = Math.min(first ?? Infinity, lines[0][0])
+      canvas.style.height = `${rows.length * ROW}px`
+      scroller.scrollTop += fresh.length * ROW
+    } else {
+      const fresh = lines.filter(([version]) => version > last)
+      for (const line of fresh) rows.push(...toRows(line))
+      if (fresh.length) {
+        first = first ?? fresh[0][0]
+        last = fresh[fresh.length - 1][0]
+      }
+      if (rows.length > KEPT && follow) {
+        rows = rows.slice(rows.length - KEPT)
+        first = rows[0].version
+        more = true
+      }
+    }
+    if (mode !== "append") {
+      more = older
+      asked = false
+    }
+    drawn = ""
+    canvas.style.height = `${rows.length * ROW}px`
+    if (wasAtEnd && mode !== "prepend") toEnd()
+    else draw()
+  }
+
+  scroller.addEventListener("scroll", () => {
+    draw()
+    setFollow(atEnd())
+    if (more && !asked && first !== null && scroller.scrollTop < 10 * ROW) {
+      asked = true
+      act({type: "older", before: first})
+    }
+  }, {passive: true})
+  new ResizeObserver(() => {
+    if (follow) scroller.scrollTop = scroller.scrollHeight
+    draw()
+  }).observe(scroller)
+
+  setFollow(true)
+  listen(model, view, {
+    show: ({view: log}) => {
+      setText(toggle, log.open ? "Hide" : "Show log")
+      toggle.setAttribute("aria-expanded", String(log.open))
+      body.hidden = !log.open
+      tools.hidden = !log.open
+      level.value = log.level
+      if (view.shadow_el.activeElement !== search) search.value = log.q
+      setText(note, log.note)
+      note.hidden = !log.note
+      scroller.hidden = Boolean(log.note)
+      notice.hidden = !log.failed
+      setText(notice.firstChild, log.failed)
+    },
+    lines: (message) => {
+      if (message.mode === "reset") setFollow(true)
+      take(message)
+    },
+  })
+  return el("section", {class: "surface", "aria-label": "Log"},
+    el("div", {class: "top"}, el("h2", {}, "Log"), tools, toggle), body)
+}

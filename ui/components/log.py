@@ -1,0 +1,41 @@
+"""A training's log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..gateway import LogLine
+from .component import Component, script, style
+
+
+class Log(Component):
+    """Log lines with search, level and follow; lines are sent as messages and kept in the browser.
+
+    Actions: `toggle`, `search` (`q`), `level` (`level`), `older` (`before`: a version), `retry`, and `drawn` when the
+    browser has drawn the component anew and has no lines.
+    """
+
+    _esm = script("log.js")
+    _stylesheets = style("log.css")
+
+    def reset(self, lines: Sequence[LogLine], *, more: bool) -> None:
+        """Show these lines and no others; `more`: there are older ones."""
+        self._lines("reset", lines, more=more)
+
+    def append(self, lines: Sequence[LogLine]) -> None:
+        """Add newer lines at the end; those that the browser has already are left out."""
+        if lines:
+            self._lines("append", lines)
+
+    def prepend(self, lines: Sequence[LogLine], *, more: bool) -> None:
+        """Add older lines at the top."""
+        self._lines("prepend", lines, more=more)
+
+    def drawn(self) -> None:
+        super().drawn()
+        self._act("drawn", {})
+
+    def _lines(self, mode: str, lines: Sequence[LogLine], **rest: Any) -> None:
+        packed = [[line.version, line.timestamp, line.level, line.logger, line.message] for line in lines]
+        self.send({"type": "lines", "mode": mode, "lines": packed, **rest})

@@ -1,0 +1,15 @@
+"""What stands above the charts."""
+
+from __future__ import annotations
+
+from .component import Component, script, style
+
+
+class MetricsHead(Component):
+    """The charts' title and legend, their skeleton, and why there are none.
+
+    Actions: `toggle` (show or hide the charts), `line` (`index`: show or hide one SAE's lines), `retry`.
+    """
+
+    _esm = script("metrics_head.js")
+    _stylesheets = style("metrics_head.css")

@@ -1,0 +1,185 @@
+"""One open tab: its document, its address, and which page it shows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+from urllib.parse import parse_qs, urlencode
+
+from bokeh.document import Document
+
+from .components.connection import Connection
+from .components.router import Router
+from .feed import Feed
+from .gateway import Gateway
+
+logger = logging.getLogger(__name__)
+
+
+class View(Protocol):
+    """A page as the session drives it."""
+
+    title: str
+
+    def body(self) -> list[Any]:
+        """What is shown, from top to bottom."""
+        ...
+
+    def open(self) -> None:
+        """The page is shown: begin to ask for what belongs on it."""
+
+    def push(self) -> None:
+        """Take what the feed has brought. The document is locked."""
+
+    def close(self) -> None:
+        """The page is left."""
+
+
+Route = dict[str, str]
+
+
+def parse(url: str) -> Route:
+    """The route in a query such as `?training=ID`."""
+    return {name: values[-1] for name, values in parse_qs(url.lstrip("?")).items()}
+
+
+def unparse(route: Route) -> str:
+    """The query of a route; empty for the start page."""
+    query = urlencode({name: value for name, value in route.items() if value})
+    return f"?{query}" if query else ""
+
+
+class Session:
+    """What the pages of one tab share.
+
+    Requests run as tasks without the document's lock, so that a slow answer holds up nothing; models of the document
+    are changed only through `change`.
+    """
+
+    def __init__(
+        self, document: Document, gateway: Gateway, feed: Feed, find: Callable[[Session, Route], View]
+    ) -> None:
+        self.gateway = gateway
+        self.feed = feed
+        self.router = Router()
+        self.connection = Connection()
+        self.show: Callable[[list[Any]], None] = lambda body: None
+        self._document = document
+        self._find = find
+        self._view: View | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pushing = False
+        self._over = False
+        self._detach = feed.attach(self._wake)
+        self.router.on_action(self._on_router)
+
+    # What pages use
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` beside the document, until it ends or the tab is closed."""
+        # In a context of its own: the present one says that the document is locked, which it will not be.
+        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def change(self, change: Callable[[], None]) -> None:
+        """Call `change` with the document locked, soon."""
+        if not self._over:
+            self._document.add_next_tick_callback(change)
+
+    def go(self, url: str, *, replace: bool = False) -> None:
+        """Show another page, and its address."""
+        self.router.go(url, replace=replace)
+        if not replace:
+            self.open(parse(url))
+
+    # What the application uses
+
+    def open(self, route: Route) -> None:
+        """Show the page of `route`. The document is locked."""
+        if self._view is not None:
+            self._view.close()
+        self._view = self._find(self, route)
+        self.name(self._view.title)
+        self.show(self._view.body())
+        self._view.open()
+        self._say_connection()
+
+    def name(self, title: str) -> None:
+        """Name the tab."""
+        self.router.entitle(f"{title} · SAE Studio" if title else "SAE Studio")
+
+    def end(self) -> None:
+        """The tab is closed."""
+        self._over = True
+        self._detach()
+        if self._view is not None:
+            self._view.close()
+        for task in self._tasks:
+            task.cancel()
+
+    def _on_router(self, kind: str, message: dict[str, Any]) -> None:
+        if kind == "moved":
+            self.open(parse(str(message.get("url", ""))))
+
+    def _wake(self) -> None:
+        if not self._pushing:
+            self._pushing = True
+            self.change(self._push)
+
+    def _push(self) -> None:
+        self._pushing = False
+        self._say_connection()
+        if self._view is not None:
+            self._view.push()
+
+    def _say_connection(self) -> None:
+        if self.feed.away is None:
+            self.connection.live(self.feed.position)
+        else:
+            self.connection.away(self.feed.away)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("A page's request ended unexpectedly.", exc_info=task.exception())
+
+
+class Refresh:
+    """Asks again whenever that is wanted, never twice at the same time and at most every `pause` seconds."""
+
+    def __init__(self, session: Session, ask: Callable[[], Coroutine[Any, Any, None]], *, pause: float) -> None:
+        self._session = session
+        self._ask = ask
+        self._pause = pause
+        self._wanted = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def want(self, *, now: bool = False) -> None:
+        """Ask, when the pause since the last answer is over; `now`: without it."""
+        self._wanted.set()
+        if now:
+            self._hurry.set()
+        if self._task is None:
+            self._task = self._session.spawn(self._run())
+
+    def stop(self) -> None:
+        """Ask no more."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            self._hurry.clear()
+            await self._ask()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), self._pause)

@@ -1,0 +1,423 @@
+"""View-models: what the pages show, folded from answers and events. No widget, no input or output."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from events.event import Recorded
+from events.log import LogWritten
+from events.training import Sae, StepTrained, TrainingConfig
+
+from . import text
+from .gateway import Training
+
+ARCHITECTURES = {
+    "standard": "Standard",
+    "skip": "Skip transcoder",
+    "transcoder": "Transcoder",
+    "jumprelu": "JumpReLU",
+    "topk": "TopK",
+    "batchtopk": "BatchTopK",
+    "gated": "Gated",
+    "matryoshka": "Matryoshka",
+}
+
+LABELS = {
+    "queued": "Queued",
+    "starting": "Starting…",
+    "running": "Running",
+    "pausing": "Pausing…",
+    "paused": "Paused",
+    "resuming": "Resuming…",
+    "stopping": "Stopping…",
+    "stopped": "Stopped",
+    "interrupted": "Interrupted",
+    "completed": "Completed",
+    "failed": "Failed",
+}
+
+TONES = {
+    "queued": "quiet",
+    "starting": "info",
+    "running": "good",
+    "pausing": "warn",
+    "paused": "warn",
+    "resuming": "info",
+    "stopping": "warn",
+    "stopped": "quiet",
+    "interrupted": "bad",
+    "completed": "done",
+    "failed": "bad",
+}
+
+FILTERS: dict[str, tuple[str, ...]] = {
+    "running": ("starting", "running", "pausing", "resuming", "stopping"),
+    "queued": ("queued",),
+    "paused": ("paused",),
+    "interrupted": ("interrupted",),
+    "failed": ("failed",),
+    "stopped": ("stopped",),
+    "completed": ("completed",),
+}
+"""The list's filters, each with the statuses that it shows: what is on its way counts as running."""
+
+_BEFORE_STEPS = ("queued", "starting", "resuming", "interrupted")
+_ENDED = ("stopped", "completed", "failed", "interrupted", "paused")
+_RESUMABLE = ("paused", "stopped", "failed", "interrupted")
+_STOPPABLE = ("queued", "starting", "running", "pausing", "resuming", "paused")
+
+
+def sae_label(sae: Sae) -> str:
+    """What an SAE is called: L6.resid_post, or L6.mlp_in → L6.mlp_out for a transcoder."""
+    label = f"L{sae.layer}.{sae.hook}"
+    if sae.target_hook is not None:
+        target = sae.layer if sae.target_layer is None else sae.target_layer
+        label += f" → L{target}.{sae.target_hook}"
+    if sae.variant is not None:
+        label += f" #{sae.variant}"
+    return label
+
+
+def sae_labels(saes: Sequence[Sae], number: int) -> list[str]:
+    """The labels of `number` SAEs; those that are not described yet are numbered."""
+    return [sae_label(saes[index]) if index < len(saes) else f"SAE {index}" for index in range(number)]
+
+
+def target_l0(config: TrainingConfig | None) -> float | None:
+    """How many latents the configuration wants active on a token; None where it does not say."""
+    if config is None or config.latent_dim is None:
+        return None
+    if config.k is not None:
+        return float(config.k)
+    if config.top_k_sparsity is not None:
+        return config.latent_dim * config.top_k_sparsity / 100
+    if config.target_l0 is not None:
+        return config.latent_dim * config.target_l0
+    return None
+
+
+def layers(config: TrainingConfig | None, saes: Sequence[Sae] = ()) -> str:
+    """The layers that are trained on: 6, 8 or 0–15."""
+    if saes:
+        return text.series([sae.layer for sae in saes])
+    if config is not None and config.training_layers:
+        return text.series(config.training_layers)
+    return text.NOTHING
+
+
+def hooks(config: TrainingConfig | None, saes: Sequence[Sae] = ()) -> str:
+    """The hooks that are trained on, in their order."""
+    names: Iterable[str] = [sae.hook for sae in saes]
+    if not saes and config is not None:
+        names = config.hook_types or ()
+    return ", ".join(dict.fromkeys(names)) or text.NOTHING
+
+
+def last_part(name: str) -> str:
+    """A model's or data set's name without its owner or folder."""
+    return name.rstrip("/").rsplit("/", 1)[-1] or name
+
+
+def fraction_done(training: Training) -> float | None:
+    """How much of its steps a training has done, 0–1; None where it does not say how many it will do."""
+    if not training.total_steps:
+        return None
+    return min(1.0, training.step / training.total_steps)
+
+
+def seconds_left(training: Training) -> float | None:
+    """What a running training still needs at its present speed; None where that is not known."""
+    if training.status != "running" or not training.tokens_per_second or not training.total_steps:
+        return None
+    if training.config is None:
+        return None
+    return max(0, training.total_steps - training.step) * training.config.batch_size / training.tokens_per_second
+
+
+def seconds_since_start(training: Training, now: float) -> float | None:
+    """From a training's first start to its end, or to `now` (s since 1970) while it goes on."""
+    if training.started_at is None:
+        return None
+    end = now
+    if training.status in _ENDED:
+        last = training.ended_at or training.updated_at
+        end = last / 1e6 if last else now
+    return max(0.0, end - training.started_at / 1e6)
+
+
+def dead_share(training: Training) -> float | None:
+    """The share of an SAE's latents that are dead, the mean over the SAEs, 0–1."""
+    if training.dead_latents is None or training.config is None or not training.config.latent_dim:
+        return None
+    return training.dead_latents / training.config.latent_dim
+
+
+def standing(training: Training, now: float) -> str:
+    """In a few words, what a training is at: what it waits for, how long it needs, how it ended."""
+    match training.status:
+        case "queued":
+            return training.reason or "waits for a free slot"
+        case "starting":
+            return "loading model and text"
+        case "running":
+            left = seconds_left(training)
+            return f"{text.duration(left)} left" if left is not None else ""
+        case "pausing" | "stopping":
+            return "saving a checkpoint"
+        case "resuming":
+            return "loading the checkpoint" if training.launched else "waits for a free slot"
+        case "paused" | "stopped":
+            return f"at step {text.count(training.step)}"
+        case "completed":
+            took = seconds_since_start(training, now)
+            return f"took {text.duration(took)}" if took is not None else ""
+        case _:
+            return training.reason or ""
+
+
+def list_row(training: Training, now: float | None = None) -> dict[str, Any]:
+    """A line of the list, everything in it ready to be shown."""
+    now = time.time() if now is None else now
+    config = training.config
+    done = fraction_done(training)
+    dead = dead_share(training)
+    return {
+        "id": training.id,
+        "name": training.name or training.id,
+        "status": training.status,
+        "label": LABELS.get(training.status, training.status),
+        "tone": TONES.get(training.status, "quiet"),
+        "done": done,
+        "percent": "" if done is None else text.progress(done),
+        "step": text.count(training.step),
+        "model": last_part(config.model) if config else text.NOTHING,
+        "model_full": config.model if config else "",
+        "architecture": ARCHITECTURES.get(config.architecture_type, config.architecture_type) if config else "",
+        "layers": layers(config, training.saes),
+        "hooks": hooks(config, training.saes),
+        "loss": text.metric(training.loss),
+        "l0": text.metric(training.l0),
+        "fvu": text.metric(training.fvu),
+        "dead": text.share(dead) if dead is not None else text.count(training.dead_latents),
+        "standing": standing(training, now),
+        "created_at": training.created_at,
+    }
+
+
+@dataclass(frozen=True)
+class ListView:
+    """What the list's page is asked to show, as its URL says it."""
+
+    status: str = ""
+    q: str = ""
+    limit: int = 50
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """The statuses that the filter lets through; empty for all."""
+        return FILTERS.get(self.status, ())
+
+
+def list_page(
+    view: ListView, trainings: Sequence[Training], counts: dict[str, int], now: float | None = None
+) -> dict[str, Any]:
+    """The whole list: its rows, and its filters with true counts."""
+    total = sum(counts.values())
+    filters = [{"key": "", "label": "All", "count": total}]
+    for key, statuses in FILTERS.items():
+        number = sum(counts.get(status, 0) for status in statuses)
+        if number or key == view.status:
+            filters.append({"key": key, "label": LABELS[key], "count": number})
+    matching = next(entry["count"] for entry in filters if entry["key"] == view.status)
+    return {
+        "rows": [list_row(training, now) for training in trainings],
+        "filters": filters,
+        "status": view.status,
+        "q": view.q,
+        "matching": matching,
+        "searching": bool(view.q or view.status),
+    }
+
+
+def actions(training: Training) -> list[dict[str, Any]]:
+    """The buttons that a training's status calls for, in their order. The server decides; these only spare refusals."""
+    status = training.status
+    buttons: list[dict[str, Any]] = []
+
+    def button(name: str, label: str, tone: str = "plain", *, enabled: bool = True, busy: bool = False) -> None:
+        buttons.append({"name": name, "label": label, "tone": tone, "enabled": enabled, "busy": busy})
+
+    if status in ("starting", "running"):
+        button("pause", "Pause", "main", enabled=status == "running")
+    if status == "pausing":
+        button("pause", "Pausing…", "main", enabled=False, busy=True)
+    if status in _RESUMABLE:
+        button("resume", "Resume", "main")
+    if status == "resuming":
+        button("resume", "Resuming…", "main", enabled=False, busy=True)
+    if status in _STOPPABLE:
+        button("stop", "Stop", "danger")
+    if status == "stopping":
+        button("stop", "Stopping…", "danger", enabled=False, busy=True)
+    if status == "running":
+        button("checkpoint", "Save checkpoint")
+    return buttons
+
+
+def alert(training: Training) -> dict[str, str] | None:
+    """What a person should know about how a training stands, with what to do about it."""
+    match training.status:
+        case "failed":
+            return {"tone": "bad", "text": f"Failed: {training.reason or 'the log says why.'}"}
+        case "interrupted":
+            reason = training.reason or "its process is gone."
+            return {"tone": "bad", "text": f"Interrupted: {reason} Resume goes on from the newest checkpoint."}
+        case _:
+            return None
+
+
+def subject(training: Training) -> list[dict[str, str]]:
+    """What a training is about, each with the word for it: architecture, model, data, layers, hooks, device."""
+    config = training.config
+    found = {"Device": training.device_name or training.device or ""}
+    if config is not None:
+        numbers = layers(config, training.saes)
+        several = len({sae.layer for sae in training.saes} or set(config.training_layers or ())) > 1
+        found = {
+            "Architecture": ARCHITECTURES.get(config.architecture_type, config.architecture_type),
+            "Model": config.model,
+            "Data set": ", ".join(config.datasets),
+            "Layers": f"layer{'s' if several else ''} {numbers}" if numbers != text.NOTHING else "",
+            "Hooks": hooks(config, training.saes),
+            **found,
+        }
+    return [{"label": value, "title": title} for title, value in found.items() if value and value != text.NOTHING]
+
+
+def facts(training: Training) -> list[dict[str, str]]:
+    """A training's newest figures, each with what it is to be compared with."""
+    config = training.config
+    dead = dead_share(training)
+    target = target_l0(config)
+    of_latents = of_tokens = ""
+    if config is not None and config.latent_dim and training.dead_latents is not None:
+        of_latents = f"{text.count(training.dead_latents)} of {text.count(config.latent_dim)}"
+    if config is not None and training.tokens is not None:
+        of_tokens = f"{text.short(training.tokens)} of {text.short(config.total_steps * config.batch_size)} tokens"
+    return [
+        {"label": "Loss", "value": text.metric(training.loss), "note": "in units of FVU"},
+        {
+            "label": "L0",
+            "value": text.metric(training.l0),
+            "note": "active latents" if target is None else f"target {text.metric(target).removesuffix('.0')}",
+        },
+        {"label": "FVU", "value": text.metric(training.fvu), "note": "variance unexplained"},
+        {
+            "label": "Dead latents",
+            "value": text.count(training.dead_latents) if dead is None else text.share(dead),
+            "note": of_latents,
+        },
+        {"label": "Tokens/s", "value": text.short(training.tokens_per_second), "note": of_tokens},
+    ]
+
+
+def times(training: Training, now: float) -> list[str]:
+    """How far a training is: steps, percent, time gone, time left or what it is at."""
+    steps = f"{text.count(training.step)} / {text.count(training.total_steps)} steps"
+    said = [steps if training.total_steps else f"{text.count(training.step)} steps"]
+    done = fraction_done(training)
+    if done is not None:
+        said.append(text.progress(done))
+    elapsed = seconds_since_start(training, now)
+    if elapsed is not None:
+        said.append(f"{text.duration(elapsed)} elapsed")
+    if training.status in ("queued", "starting", "running", "pausing", "resuming", "stopping"):
+        said.append(standing(training, now))
+    return [part for part in said if part]
+
+
+def card(training: Training, now: float | None = None) -> dict[str, Any]:
+    """The head of a training's page: what it is, how far it is, its newest figures, its buttons."""
+    return {
+        "id": training.id,
+        "name": training.name or training.id,
+        "status": training.status,
+        "label": LABELS.get(training.status, training.status),
+        "tone": TONES.get(training.status, "quiet"),
+        "chips": subject(training),
+        "done": fraction_done(training),
+        "times": times(training, time.time() if now is None else now),
+        "facts": facts(training),
+        "actions": actions(training),
+        "alert": alert(training),
+    }
+
+
+@dataclass
+class LiveTraining:
+    """A training as the API gave it, with the figures of the steps that have come since.
+
+    Its status is never guessed: `apply` says when the API has to be asked again.
+    """
+
+    training: Training
+    position: int
+    _newest: dict[int, StepTrained] = field(default_factory=dict)
+
+    def load(self, training: Training, position: int) -> None:
+        """Take over an answer of the API that is true at `position`."""
+        self.training = training
+        self.position = position
+        self._newest = {}
+
+    def apply(self, recorded: Sequence[Recorded]) -> bool:
+        """Fold what happened in this training's streams since; True where the API has to be asked again."""
+        ask = False
+        stepped = False
+        for one in recorded:
+            if one.position <= self.position:
+                continue
+            self.position = one.position
+            match one.data:
+                case StepTrained() as step:
+                    self._newest[step.sae] = step
+                    stepped = True
+                    ask = ask or self.training.status in _BEFORE_STEPS
+                case LogWritten():
+                    pass
+                case _:
+                    ask = True
+        if stepped:
+            self._take_figures()
+        return ask
+
+    def _take_figures(self) -> None:
+        steps = list(self._newest.values())
+        latest = max(steps, key=lambda step: step.step)
+        # The SAEs of one step come one after the other: those that lag by more belong to an earlier attempt.
+        steps = [step for step in steps if latest.step - step.step <= 1]
+        self.training = _with_figures(self.training, steps, latest)
+
+
+def _with_figures(training: Training, steps: Sequence[StepTrained], latest: StepTrained) -> Training:
+    return msgspec.structs.replace(
+        training,
+        step=max(training.step, latest.step),
+        loss=_mean(step.loss for step in steps),
+        l0=_mean(step.l0 for step in steps),
+        fvu=_mean(step.fvu for step in steps),
+        dead_latents=_mean(float(step.dead_latents) for step in steps),
+        tokens=latest.tokens,
+        tokens_per_second=latest.tokens_per_second,
+    )
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else None

@@ -1,0 +1,111 @@
+"""Numbers and times as people read them."""
+
+from __future__ import annotations
+
+import math
+
+NOTHING = "–"
+"""Shown where there is no value."""
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separated: 1,284,310."""
+    return NOTHING if value is None or not math.isfinite(value) else f"{round(value):,}"
+
+
+def short(value: float | None) -> str:
+    """A large number in three digits: 182 k, 1.28 M, 205 M."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    size = abs(value)
+    for unit, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        # 999,600 reads "1 M", not "1,000 k".
+        if size >= factor * 0.9995:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def metric(value: float | None) -> str:
+    """A metric in about three digits: 0.212, 64.0, 1,234, 1.2e-5."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 0.001 or size >= 1e7:
+        return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    if size < 9.9995:
+        return f"{value:.3f}"
+    if size < 999.95:
+        return f"{value:.1f}"
+    return f"{value:,.0f}"
+
+
+def rate(value: float | None) -> str:
+    """A learning rate or coefficient as short as it is exact enough: 3e-4, 0.00027."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    mantissa, exponent = f"{value:.2e}".split("e")
+    if value == 0:
+        return "0"
+    if -4 <= int(exponent) < 4:
+        return f"{value:.3g}"
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def share(value: float | None) -> str:
+    """A fraction as a percentage: 62 %, 3.1 %."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    percent = value * 100
+    return f"{percent:.1f} %" if abs(percent) < 9.95 else f"{percent:.0f} %"
+
+
+def progress(value: float) -> str:
+    """How far something is, cut off and not rounded, so that only what is done reads 100 %."""
+    return f"{math.floor(value * 100 + 1e-9)} %"
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time in its two largest units: 45 s, 14 min, 3 h 10 min, 2 d 4 h."""
+    if seconds is None or not math.isfinite(seconds) or seconds < 0:
+        return NOTHING
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes = whole // 60
+    if minutes < 10:
+        return f"{minutes} min {whole % 60} s" if whole % 60 else f"{minutes} min"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = minutes // 60
+    if hours < 24:
+        return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
+    return f"{hours // 24} d {hours % 24} h" if hours % 24 else f"{hours // 24} d"
+
+
+def memory(size: float | None) -> str:
+    """A number of bytes: 9.4 GB."""
+    if size is None or not math.isfinite(size):
+        return NOTHING
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size:.0f} B"
+
+
+def series(values: tuple[int, ...] | list[int]) -> str:
+    """Whole numbers with runs of three and more joined: 0–15, or 6, 8."""
+    parts: list[str] = []
+    ordered = sorted(set(values))
+    start = 0
+    while start < len(ordered):
+        end = start
+        while end + 1 < len(ordered) and ordered[end + 1] == ordered[end] + 1:
+            end += 1
+        if end - start >= 2:
+            parts.append(f"{ordered[start]}–{ordered[end]}")
+        else:
+            parts.extend(str(value) for value in ordered[start : end + 1])
+        start = end + 1
+    return ", ".join(parts)
