@@ -15,6 +15,7 @@ import msgspec
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import TrainingConfig
 
+from .catalogue import absolute
 from .fields import Problem, convert_fields
 
 BUILT: tuple[str, ...] = ("topk",)
@@ -35,6 +36,10 @@ _ACTIVATION_FIELDS = {
     "bandwidth": ("jumprelu",),
     "auxk_coefficient": ("batchtopk", "jumprelu"),
 }
+
+
+_SPARSITY = frozenset({"architecture_type", "activation", "latent_dim", "k", "top_k_sparsity", "target_l0"})
+"""What must be sound for defaults and limits of sparsity to mean anything."""
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,16 +103,14 @@ def check(
     if not any(problem.field == "architecture_type" for problem in problems):
         problems += _applicability(values)
     problems += _cross_field(values, model, devices)
-    problems = list(dict.fromkeys(problems))
-    if problems:
-        return Checked(problems=tuple(problems), unregistered=tuple(unregistered))
     config = msgspec.convert(values, TrainingConfig)
+    if model is not None and not _SPARSITY.intersection(problem.field for problem in problems):
+        config = resolve(config, model)
+        problems += _resolved_problems(config)
+    if problems:
+        return Checked(problems=tuple(dict.fromkeys(problems)), unregistered=tuple(unregistered))
     if model is None:
         return Checked(unregistered=tuple(unregistered), warnings=tuple(_warnings(config, None)))
-    config = resolve(config, model)
-    problems = list(_resolved_problems(config))
-    if problems:
-        return Checked(problems=tuple(problems), unregistered=tuple(unregistered))
     return Checked(
         config=None if unregistered else config,
         warnings=tuple(_warnings(config, model)),
@@ -223,17 +226,17 @@ def flops_per_token(config: TrainingConfig, model: ModelRegistered) -> float:
 
 def find_model(wanted: str, models: Iterable[ModelRegistered]) -> ModelRegistered | None:
     """The registered model with that id, else the one with that source."""
-    models = list(models)
+    models, place = list(models), absolute(wanted)
     return next((m for m in models if m.model_id == wanted), None) or next(
-        (m for m in models if m.source == wanted), None
+        (m for m in models if m.source in (wanted, place)), None
     )
 
 
 def find_dataset(wanted: str, datasets: Iterable[DatasetRegistered]) -> DatasetRegistered | None:
     """The registered data set with that id, else the one with that source."""
-    datasets = list(datasets)
+    datasets, place = list(datasets), absolute(wanted)
     return next((d for d in datasets if d.dataset_id == wanted), None) or next(
-        (d for d in datasets if d.source == wanted), None
+        (d for d in datasets if d.source in (wanted, place)), None
     )
 
 

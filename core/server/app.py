@@ -90,8 +90,8 @@ async def open_studio(
         if store.lost is not None:
             found, acknowledged = store.lost
             say(
-                f"The log ends at position {found:,} though {acknowledged:,} had been acknowledged: its file or"
-                " write-ahead log was damaged or replaced. Readers start anew; trainers send again what they still have."
+                f"The log ends at position {found:,} though {acknowledged:,} had been acknowledged: its files were"
+                " damaged or replaced. Readers start anew; trainers send again what they still have."
             )
         projections = Projections(store)
         await asyncio.to_thread(projections.start, _paced("Folding the log", say))

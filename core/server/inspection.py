@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from core.activations.sources import SourceError, local_path, require_hub_id
 from core.catalogue import InspectionFailed, inspect_dataset, inspect_model
 from core.commands import RegisterDataset, RegisterModel
 from events.catalog import DatasetRegistered, ModelRegistered
@@ -31,6 +32,7 @@ class Inspections:
 
     async def model(self, wanted: RegisterModel) -> ModelRegistered:
         """What the model is. Raises `InspectionFailed` with one sentence."""
+        _require_source(wanted.source)
 
         def look() -> ModelRegistered:
             return inspect_model(wanted.source, revision=wanted.revision, model_id=wanted.model_id, timeout=SECONDS)
@@ -39,6 +41,7 @@ class Inspections:
 
     async def dataset(self, wanted: RegisterDataset) -> DatasetRegistered:
         """What the data set is. Raises `InspectionFailed` with one sentence."""
+        _require_source(wanted.source)
 
         def look() -> DatasetRegistered:
             return inspect_dataset(
@@ -69,6 +72,15 @@ class Inspections:
     async def _look(self, look: Callable[[], T]) -> T:
         async with self._few:
             return await _in_daemon_thread(look)
+
+
+def _require_source(source: str) -> None:
+    """Refuses at once what no child process has to look for."""
+    try:
+        if local_path(source) is None:
+            require_hub_id(source)
+    except SourceError as error:
+        raise InspectionFailed(str(error)) from error
 
 
 async def _in_daemon_thread(work: Callable[[], T]) -> T:

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from asyncio.transports import BaseTransport
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -16,7 +16,6 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from core import lock
-from core.api import ServerFile
 from core.run import write_atomically
 from core.settings import Settings
 
@@ -31,6 +30,15 @@ MAX_MESSAGE = 32 * 2**20
 
 _SHUTDOWN_SECONDS = 5
 _PORTS_TRIED = 100
+
+
+class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What `server.json` tells trainers and commands about the running server."""
+
+    url: str
+    pid: int
+    log_id: str
+    token_file: str
 
 
 class NoFreePort(Exception):
@@ -99,10 +107,7 @@ async def running(
                 )
             )
             task = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
-            while not server.started and not task.done():
-                await asyncio.sleep(0.005)
-            if task.done():
-                await task
+            await _either(server.ready.wait(), task)
             _write_server_file(settings, url, studio.store.log_id)
             try:
                 yield Running(
@@ -130,9 +135,26 @@ class _Protocol(H11Protocol):
 class _Server(uvicorn.Server):
     """Leaves the process's signals alone: `serve` has its own handlers, and tests run several servers."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+async def _either(wanted: Coroutine[None, None, object], failing: asyncio.Task[None]) -> None:
+    """Wait for `wanted`; raises what ends `failing` before."""
+    waiting = asyncio.ensure_future(wanted)
+    await asyncio.wait((waiting, failing), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if failing.done():
+        failing.result()
 
 
 def _listener(settings: Settings) -> socket.socket:

@@ -81,8 +81,6 @@ class Studio:
         """What `read` finds, and the position that it is true at: a follower may go on from there."""
 
         def both(con: DuckDBPyConnection) -> tuple[T, int]:
-            # One transaction is one moment of the log.
-            con.begin()
             at = position(con)
             return read(con), at
 
