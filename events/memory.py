@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import TypeVar
 
-from .batch import Batch, Page, batch_of
+from .batch import Page, batch_of
 from .errors import LogClosed, PositionBeyondHead
 from .event import Recorded
 from .ids import new_id
@@ -103,11 +103,6 @@ class MemoryStore:
         batches = self._recent.since(0, head) or []
         found = [each for batch in batches for each in batch.events() if each.stream == stream]
         return found[after_version : after_version + limit]
-
-    def read_batches(self, after: int, *, upto: int | None = None, size: int = 50_000) -> Iterator[Batch]:
-        """As `EventStore.read_batches`; the batches are those that were appended."""
-        end = self._open_head(after) if upto is None else upto
-        yield from self._recent.since(after, end) or []
 
     def tail_position(
         self, n: int, *, streams: Collection[str] | None = None, types: Collection[str] | None = None
