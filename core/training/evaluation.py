@@ -47,7 +47,7 @@ class Budget(NamedTuple):
 
 _BUDGETS = {
     ("cpu", False): Budget(16_384, 4_096, 10.0),
-    ("cpu", True): Budget(65_536, 32_768, 60.0),
+    ("cpu", True): Budget(65_536, 16_384, 60.0),
     ("cuda", False): Budget(131_072, 32_768, 20.0),
     ("cuda", True): Budget(1_048_576, 131_072, 300.0),
 }

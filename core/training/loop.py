@@ -147,7 +147,7 @@ class Loop:
         state = {
             "tokens": self.step * self.config.batch_size,
             "seconds": self.seconds,
-            "config": msgspec.to_builtins(self.config),
+            "config": _plain(self.config),
             "saes": [student.facts() for student in self.students],
             "source": self._source.state(),
             "random": random_facts,
@@ -228,8 +228,7 @@ def students_of(snapshot: checkpoint.Snapshot, config: TrainingConfig, device: t
 
     Raises `CheckpointMismatch` where `config` would train something else.
     """
-    # By way of JSON, as the checkpoint holds it: lists in place of tuples.
-    now, then = msgspec.json.decode(msgspec.json.encode(config)), snapshot.state["config"]
+    now, then = _plain(config), snapshot.state["config"]
     changed = sorted(name for name in now if name not in _FREE and now[name] != then.get(name))
     if changed:
         raise CheckpointMismatch(
@@ -243,3 +242,8 @@ def students_of(snapshot: checkpoint.Snapshot, config: TrainingConfig, device: t
         pair: Pair = (facts["layer"], facts["hook"])
         students.append(Student.new(config, pair, normalisation, torch.zeros(width), device))
     return students
+
+
+def _plain(config: TrainingConfig) -> dict[str, Any]:
+    """The configuration as JSON holds it: lists in place of tuples."""
+    return msgspec.json.decode(msgspec.json.encode(config))

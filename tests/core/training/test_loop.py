@@ -1,0 +1,150 @@
+"""Steps become events, and a restored loop takes the very same steps."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import torch
+from synthetic import CPU, Synthetic, Told, config, loop
+
+from core.training.checkpoint import Checkpoints, Snapshot
+from core.training.loop import CheckpointMismatch, Loop, NonFinite, students_of
+from events.training import StepTrained
+
+
+def _values(told: Told) -> list[StepTrained]:
+    """The steps without what depends on the machine's speed."""
+    steps = [event for event in told.events if isinstance(event, StepTrained)]
+    return [msgspec.structs.replace(step, tokens_per_second=0.0) for step in steps]
+
+
+def test_every_step_of_every_sae_is_told_once_and_in_order() -> None:
+    chosen = config()
+    trained, told = loop(chosen)
+    for _ in range(5):
+        trained.advance()
+    steps = _values(told)
+    assert [(step.step, step.sae) for step in steps] == [(s, i) for s in range(1, 6) for i in (0, 1)]
+    last = steps[-1]
+    assert last.tokens == 5 * 64
+    assert last.l0_fraction == pytest.approx(last.l0 / 96)
+    assert last.loss == pytest.approx(last.loss_reconstruction + last.loss_auxiliary)
+    assert last.sparsity_coefficient is None
+    assert last.device_memory is None
+    assert steps[0].learning_rate == pytest.approx(3e-3 / 4)
+    times = [time for time in told.times if time is not None]
+    assert len(times) == 10
+    assert times == sorted(times)
+    assert len(set(times)) == 5
+
+
+def _resumed(snapshot: Snapshot, steps: int) -> tuple[Loop, Told]:
+    chosen = config()
+    told = Told()
+    resumed = Loop(chosen, Synthetic(batch=64), students_of(snapshot, chosen, CPU), CPU, told)
+    resumed.restore(snapshot)
+    for _ in range(steps):
+        resumed.advance()
+    return resumed, told
+
+
+def _parameters(trained: Loop) -> list[torch.Tensor]:
+    return [tensor for student in trained.students for tensor in student.sae.tensors().values()]
+
+
+@pytest.fixture
+def halves(tmp_path: pytest.TempPathFactory) -> tuple[Loop, list[StepTrained], Snapshot]:
+    """40 steps in one go, the last 21 of them as events, and the checkpoint after 19: between two refreshes of the
+    dead latents, some of which there are."""
+    trained, told = loop(config())
+    for _ in range(19):
+        trained.advance()
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2)  # type: ignore[operator]
+    checkpoints.save(trained.snapshot())
+    assert any(len(student.sae.firing.dead) for student in trained.students)
+    told.events.clear()
+    for _ in range(21):
+        trained.advance()
+    snapshot = checkpoints.newest()
+    assert snapshot is not None
+    return trained, _values(told), snapshot
+
+
+def test_a_restored_loop_takes_the_same_steps_bit_by_bit(halves: tuple[Loop, list[StepTrained], Snapshot]) -> None:
+    straight, steps, snapshot = halves
+    resumed, told = _resumed(snapshot, 21)
+    assert _values(told) == steps
+    assert all(torch.equal(a, b) for a, b in zip(_parameters(straight), _parameters(resumed), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("sae-0", "W_enc"),
+        ("sae-0", "b_dec"),
+        ("sae-1", "firing.since"),
+        ("sae-0", "firing.dead"),
+        ("optimiser-0", "W_dec.exp_avg"),
+        ("optimiser-0", "W_enc.exp_avg_sq"),
+        ("optimiser-1", "b_enc.step"),
+    ],
+)
+def test_each_item_of_a_checkpoint_is_needed(
+    halves: tuple[Loop, list[StepTrained], Snapshot], file: str, name: str
+) -> None:
+    straight, steps, snapshot = halves
+    item = snapshot.tensors[file][name]
+    snapshot.tensors[file][name] = item[:0] if name == "firing.dead" else torch.zeros_like(item)
+    resumed, told = _resumed(snapshot, 21)
+    assert _values(told) != steps
+    assert not all(torch.equal(a, b) for a, b in zip(_parameters(straight), _parameters(resumed), strict=True))
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_by_field(
+    halves: tuple[Loop, list[StepTrained], Snapshot],
+) -> None:
+    _, _, snapshot = halves
+    students_of(snapshot, config(log_interval=7, checkpoint_interval=3, device="cpu"), CPU)
+    with pytest.raises(CheckpointMismatch, match="k, learning_rate"):
+        students_of(snapshot, config(k=5, learning_rate=1e-3), CPU)
+
+
+def test_activations_that_are_not_finite_stop_the_training_after_ten_steps(caplog: pytest.LogCaptureFixture) -> None:
+    source = Synthetic(batch=64)
+    trained, told = loop(config(), source)
+    trained.advance()
+    before = [tensor.clone() for student in trained.students for tensor in student.sae.parameters()]
+    source.factor = float("nan")
+    with pytest.raises(NonFinite, match=r"L0\.resid_post.*10 steps"):
+        for _ in range(20):
+            trained.advance()
+    assert trained.step == 11
+    assert len(_values(told)) == 2 * 11
+    after = [tensor for student in trained.students for tensor in student.sae.parameters()]
+    for ours, theirs in zip(before, after, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert "the update was skipped" in caplog.text
+
+
+def test_a_single_bad_batch_is_survived() -> None:
+    source = Synthetic(batch=64)
+    trained, told = loop(config(), source)
+    for step in range(25):
+        source.factor = float("nan") if step % 8 == 3 else 1.0
+        trained.advance()
+    assert _values(told)[-1].loss < 1.0
+
+
+def test_seconds_of_earlier_runs_count_and_pauses_do_not() -> None:
+    trained, _ = loop(config())
+    trained.advance()
+    snapshot = trained.snapshot()
+    snapshot.state["seconds"] = 500.0
+    resumed, _ = _resumed(snapshot, 1)
+    assert 500.0 < resumed.seconds < 520.0
+    before = resumed.seconds
+    with resumed.speed.hold():
+        deadline = resumed.speed.now() + 0.02
+        while resumed.speed.now() < deadline:
+            pass
+    assert resumed.seconds - before < 0.02

@@ -1,0 +1,106 @@
+"""One SAE's step: what it learns, and what its figures say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from synthetic import CPU, PAIRS, Synthetic, config, students
+
+from core.training.student import FIELDS, Student, rate
+
+
+def _train(student: Student, source: Synthetic, steps: int, **changed: object) -> list[list[float]]:
+    chosen = config(**changed)
+    return [
+        student.step(source.next_batch()[student.pair], step, rate(chosen, step)).tolist()
+        for step in range(1, steps + 1)
+    ]
+
+
+def _figures(factor: float, steps: int = 30, **changed: object) -> list[list[float]]:
+    source = Synthetic(PAIRS[:1], factor=factor)
+    return _train(students(config(**changed), source)[0], source, steps, **changed)
+
+
+@pytest.mark.parametrize("mode", ["expected_average_only_in", "layer_norm", "constant_norm_rescale"])
+def test_the_unit_of_the_data_changes_nothing(mode: str) -> None:
+    small, large = _figures(1.0, normalize_activations=mode), _figures(10.0, normalize_activations=mode)
+    torch.testing.assert_close(torch.tensor(small), torch.tensor(large), rtol=2e-3, atol=1e-5)
+
+
+def test_the_loss_is_in_units_of_fvu_without_normalisation_too() -> None:
+    small, large = (torch.tensor(_figures(f, steps=1, normalize_activations="none")) for f in (1.0, 10.0))
+    fvu = FIELDS.index("fvu")
+    torch.testing.assert_close(small[:, : fvu + 1], large[:, : fvu + 1], rtol=1e-4, atol=1e-6)
+    assert float(small[0, 0]) == pytest.approx(float(small[0, fvu]), rel=0.3)
+
+
+def test_it_learns() -> None:
+    figures = _figures(1.0, steps=150, total_steps=150)
+    fvu = FIELDS.index("fvu")
+    assert figures[-1][fvu] < 0.7 * figures[0][fvu]
+
+
+def test_decoder_rows_have_norm_one_after_every_step() -> None:
+    source = Synthetic(PAIRS[:1])
+    (student,) = students(config(), source)
+    for step in range(1, 12):
+        student.step(source.next_batch()[student.pair], step, 0.01)
+        torch.testing.assert_close(student.sae.W_dec.detach().norm(dim=1), torch.ones(96), rtol=0, atol=1e-6)
+
+
+def test_a_free_decoder_is_left_free() -> None:
+    source = Synthetic(PAIRS[:1])
+    (student,) = students(config(normalize_decoder=False), source)
+    _train(student, source, 12)
+    assert float((student.sae.W_dec.detach().norm(dim=1) - 1).abs().max()) > 1e-3
+
+
+def test_the_gradient_is_clipped_at_the_default_or_at_the_given_norm() -> None:
+    def first_moment(**changed: object) -> float:
+        source = Synthetic(PAIRS[:1])
+        chosen = config(**changed)
+        (student,) = students(chosen, source)
+        student.step(source.next_batch()[student.pair], 1, rate(chosen, 1))
+        moments = [tensor for name, tensor in student.optimiser.tensors().items() if name.endswith("exp_avg")]
+        return 10 * float(torch.cat([moment.flatten() for moment in moments]).norm())
+
+    whole = first_moment(grad_clip_norm=0)
+    assert first_moment(grad_clip_norm=whole / 7) == pytest.approx(whole / 7, rel=1e-4)
+    source = Synthetic(PAIRS[:1])
+    bound = students(config(), source)[0].normalisation.variance ** -0.5
+    assert first_moment() == pytest.approx(min(whole, bound), rel=1e-4)
+
+
+def test_weight_decay_and_the_auxiliary_coefficient_are_not_ignored() -> None:
+    plain = _figures(1.0)
+    assert _figures(1.0) == plain
+    assert _figures(1.0, weight_decay=0.9) != plain
+    assert _figures(1.0, auxk_coefficient=0.0) != plain
+    assert _figures(1.0, dead_token_threshold=100) != plain
+    assert max(row[FIELDS.index("loss_auxiliary")] for row in plain) > 0
+    assert max(row[FIELDS.index("loss_auxiliary")] for row in _figures(1.0, auxk_coefficient=0.0)) == 0
+
+
+def test_an_sae_does_not_depend_on_those_trained_beside_it() -> None:
+    chosen, both, alone = config(), Synthetic(), Synthetic(PAIRS[:1])
+    beside = students(chosen, both)
+    (only,) = students(chosen, alone)
+    for step in range(1, 11):
+        batch = both.next_batch()
+        figures = [student.step(batch[student.pair], step, rate(chosen, step)) for student in beside]
+        assert torch.equal(figures[0], only.step(alone.next_batch()[only.pair], step, rate(chosen, step)))
+    assert torch.equal(beside[0].sae.W_dec, only.sae.W_dec)
+
+
+def test_its_reconstruction_is_in_raw_units() -> None:
+    source = Synthetic(PAIRS[:1], factor=50.0)
+    (student,) = students(config(total_steps=200), source)
+    _train(student, source, 200, total_steps=200)
+    raw = source.sample(9999, 512)[student.pair]
+    output, values, indices = student.reconstruct(raw)
+    assert values.shape == indices.shape == (512, 4)
+    assert float((raw - output).square().sum() / (raw - raw.mean(dim=0)).square().sum()) < 0.6
+    assert student.name == "L0.resid_post"
+    assert student.parameters() == 2 * 96 * 16 + 96 + 16
+    assert student.sae.W_dec.device == CPU
