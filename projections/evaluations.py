@@ -1,0 +1,127 @@
+"""What trainings' SAEs were worth on held-out text."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import msgspec
+from duckdb import DuckDBPyConnection
+
+from events.batch import Batch
+from events.event import Recorded
+from events.training import EvaluationMade, TrainingResumed
+
+from .projection import Projection, training_of
+from .table import Changes, Table
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """A row of the table `evaluations`: the fields of `EvaluationMade`; `occurred_at` in µs since 1970 (UTC)."""
+
+    training: str
+    step: int
+    sae: int
+    position: int
+    occurred_at: int
+    tokens: int
+    fvu: float | None
+    l0: float | None
+    dead_latents: int
+    dense_latents: int
+    duplicate_latents: int
+    ce_clean: float | None
+    ce_spliced: float | None
+    ce_ablated_zero: float | None
+    ce_ablated_mean: float | None
+    kl_spliced: float | None
+    loss_recovered: float | None
+    shrinkage: float | None
+    density_histogram: tuple[int, ...]
+    verdict: str | None
+    reasons: tuple[str, ...]
+
+
+class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An evaluation of one SAE; figures as in `EvaluationMade`, `timestamp` in µs since 1970 (UTC)."""
+
+    step: int
+    sae: int
+    position: int
+    timestamp: int
+    tokens: int
+    fvu: float | None
+    l0: float | None
+    dead_latents: int
+    dense_latents: int
+    duplicate_latents: int
+    ce_clean: float | None
+    ce_spliced: float | None
+    ce_ablated_zero: float | None
+    ce_ablated_mean: float | None
+    kl_spliced: float | None
+    loss_recovered: float | None
+    shrinkage: float | None
+    density_histogram: list[int]
+    verdict: str | None
+    reasons: list[str]
+
+
+EVALUATIONS = Table("evaluations", Evaluation, ("training", "step", "sae"))
+
+_FIGURES = tuple(name for name in EvaluationMade.__struct_fields__ if name not in ("step", "sae"))
+
+
+class Evaluations(Projection):
+    """The newest evaluation of every step and SAE, less those beyond the step of a later resume."""
+
+    name = "evaluations"
+    types = frozenset({"EvaluationMade", "TrainingResumed"})
+    schema = (EVALUATIONS,)
+
+    def fold(self, con: DuckDBPyConnection, batch: Batch) -> None:
+        changes = Changes(self.tables[0])
+
+        def take(recorded: Recorded) -> None:
+            training = training_of(recorded.stream)
+            if recorded.type == "TrainingResumed":
+                changes.cut(training, cast(TrainingResumed, recorded.data).step)
+                return
+            event = cast(EvaluationMade, recorded.data)
+            figures = {name: getattr(event, name) for name in _FIGURES}
+            changes.put(
+                Evaluation(
+                    training=training,
+                    step=event.step,
+                    sae=event.sae,
+                    position=recorded.position,
+                    occurred_at=recorded.occurred_at,
+                    **figures,
+                )
+            )
+
+        self.each(batch, take)
+        changes.apply(con, self.skip)
+
+
+def list_(con: DuckDBPyConnection, id: str, *, sae: int | None = None) -> list[EvaluationRow]:
+    """The training's evaluations in order of step and SAE."""
+    where, parameters = ("", [id]) if sae is None else (" AND sae = ?", [id, sae])
+    found = EVALUATIONS.select(con, f"WHERE training = ?{where} ORDER BY step, sae", parameters)
+    return [
+        EvaluationRow(
+            step=each.step,
+            sae=each.sae,
+            position=each.position,
+            timestamp=each.occurred_at,
+            **{name: getattr(each, name) for name in _FIGURES},
+        )
+        for each in found
+    ]
+
+
+def mean_fvu(con: DuckDBPyConnection, id: str) -> dict[int, float]:
+    """Step → mean FVU over the SAEs that were evaluated at it; steps without a finite figure are left out."""
+    found = con.execute(
+        "SELECT step, avg(fvu) FROM evaluations WHERE training = ? GROUP BY step HAVING isfinite(avg(fvu))", [id]
+    ).fetchall()
+    return dict(found)
