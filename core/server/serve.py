@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import msgspec
 import uvicorn
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from core import lock
 from core.run import write_atomically
@@ -94,11 +96,12 @@ async def running(
                 uvicorn.Config(
                     create_app(studio),
                     http=_Protocol,
-                    ws="websockets-sansio",
+                    ws=_WebSocketProtocol,
                     ws_max_size=MAX_MESSAGE,
                     ws_per_message_deflate=False,
                     lifespan="off",
                     log_config=None,
+                    log_level="warning",
                     access_log=False,
                     # The gate looks at the connection itself, never at what a header says of it.
                     proxy_headers=False,
@@ -130,6 +133,15 @@ class _Protocol(H11Protocol):
     def connection_made(self, transport: BaseTransport) -> None:
         self.app_state = {**self.app_state, "connection": Connection()}
         super().connection_made(transport)  # type: ignore[arg-type]
+
+
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    """Takes a refusal with a body for a finished handshake; uvicorn would log it as a fault of ours."""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
 
 
 class _Server(uvicorn.Server):

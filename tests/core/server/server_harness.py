@@ -93,15 +93,33 @@ class Client:
 
     async def until(self, training: str, *statuses: str, step: int = 0, timeout: float = 30) -> dict[str, Any]:
         """The training, once it has one of the statuses and at least so many steps."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout), self.commits() as committed:
             while True:
+                committed.clear()
                 row = await self.get(f"trainings/{training}")
                 if row["status"] in statuses and row["step"] >= step:
                     return row
                 assert row["status"] not in ENDED or row["status"] in statuses, row
-                head = self.server.studio.store.head
-                while self.server.studio.store.head == head:
-                    await asyncio.sleep(0.005)
+                await committed.wait()
+
+    @contextlib.asynccontextmanager
+    async def commits(self) -> AsyncIterator[asyncio.Event]:
+        """An event that is set after every commit of the log."""
+        loop, committed = asyncio.get_running_loop(), asyncio.Event()
+        stop = self.server.studio.store.listen(lambda head: loop.call_soon_threadsafe(committed.set) and None)
+        try:
+            yield committed
+        finally:
+            stop()
+
+
+def there(path: str | Path) -> bool:
+    return Path(path).exists()
+
+
+def names(path: Path) -> set[str]:
+    """The paths in a folder."""
+    return {str(one) for one in path.iterdir()}
 
 
 @contextlib.asynccontextmanager

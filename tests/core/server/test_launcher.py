@@ -1,0 +1,160 @@
+"""Who starts trainers, in which order, and who notices that one is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from server_harness import Client, FakeLaunch, serving
+
+from core import run as runs
+from core.run import RunSpec
+from events.control import TrainingCreated
+from events.spool import hold
+from events.streams import Append
+from events.training import TrainingStopped
+
+
+async def steps(client: Client, training: str) -> list[int]:
+    rows = (await client.get(f"trainings/{training}/metrics", limit=1_000_000))["data"]
+    return [row["step"] for row in rows]
+
+
+async def kill(client: Client, training: str) -> None:
+    """SIGKILL for the trainer."""
+    row = await client.get(f"trainings/{training}")
+    os.kill(row["pid"], signal.SIGKILL)
+
+
+async def test_what_finds_no_slot_waits_in_the_order_of_its_wish_and_says_for_what(
+    client: Client, launch: FakeLaunch
+) -> None:
+    running = await client.create(name="first", total_steps=100_000)
+    await client.until(running, "running")
+    second, third = [await client.create(name=name, total_steps=2) for name in ("second", "third")]
+    row = await client.get(f"trainings/{third}")
+    assert row["status"] == "queued"
+    assert row["reason"] == "Waits for a slot: 1 of 1 slots is taken, by first; 1 before it in the queue."
+    assert len(launch.started) == 1
+    assert (await client.control(second, "stop")).status_code == 202
+    assert (await client.get(f"trainings/{second}"))["status"] == "stopped"
+    # A wish to go on is newer than the third one's wish to begin.
+    assert (await client.control(second, "resume")).status_code == 202
+    await client.control(running, "stop")
+    await client.until(second, "completed")
+    assert [Path(command[2]).name for command in launch.commands] == [running, third, second]
+
+
+@pytest.mark.crash
+async def test_a_killed_trainer_is_interrupted_with_all_its_steps_and_resumes_without_doubles(
+    client: Client, launch: FakeLaunch
+) -> None:
+    training = await client.create(total_steps=600, checkpoint_interval=50)
+    await client.until(training, "running", step=70)
+    await kill(client, training)
+    row = await client.until(training, "interrupted")
+    assert row["reason"] == "Its process was ended by SIGKILL; the system may have run out of memory."
+    assert await steps(client, training) == list(range(1, row["step"] + 1))
+    events = await client.get("events", stream=f"control-{training}", type="TrainingInterrupted")
+    assert "the fake trainer says something on stderr" in events["data"][0]["data"]["stderr_tail"]
+    await client.control(training, "resume")
+    row = await client.until(training, "completed")
+    assert await steps(client, training) == list(range(1, 601))
+    assert len(launch.started) == 2
+
+
+@pytest.mark.crash
+async def test_a_trainer_outlives_the_server_and_the_next_one_has_every_step_once(tmp_path: Path) -> None:
+    launch, folder = FakeLaunch(), tmp_path / "data"
+    async with serving(folder, launch) as client:
+        training = await client.create(total_steps=1_000)
+        await client.until(training, "running", step=20)
+    async with serving(folder, launch) as client:
+        assert (await client.get(f"trainings/{training}"))["status"] == "running"
+        await client.until(training, "completed")
+        assert await steps(client, training) == list(range(1, 1_001))
+        events = await client.get("events", stream=f"control-{training}")
+        assert not [one for one in events["data"] if one["type"] == "TrainingInterrupted"]
+    assert len(launch.started) == 1
+
+
+@pytest.mark.crash
+async def test_a_trainer_that_died_while_there_was_no_server_is_interrupted_or_resumed_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    launch, folder = FakeLaunch(), tmp_path / "data"
+    async with serving(folder, launch, slots=2) as client:
+        plain = await client.create(total_steps=100_000)
+        eager = await client.create(total_steps=400, auto_resume=True, checkpoint_interval=10)
+        for training in (plain, eager):
+            await client.until(training, "running", step=20)
+    for process in launch.started:
+        process.kill()
+        await asyncio.to_thread(process.wait)
+    async with serving(folder, launch, slots=2) as client:
+        row = await client.until(plain, "interrupted")
+        assert row["reason"] == "Its process is gone."
+        assert await steps(client, plain) == list(range(1, row["step"] + 1))
+        await client.until(eager, "completed")
+        assert await steps(client, eager) == list(range(1, 401))
+    assert len(launch.started) == 3
+
+
+async def test_a_training_whose_run_folder_is_held_is_not_started_a_second_time(
+    client: Client, launch: FakeLaunch
+) -> None:
+    """As after a crash between starting a process and recording that."""
+    studio = client.server.studio
+    running = await client.create(total_steps=100_000)
+    await client.until(running, "running")
+    waiting = await client.create(total_steps=3)
+    with hold(studio.settings.run_folder(waiting)):
+        await client.control(running, "stop")
+        await client.until(running, "stopped")
+        await asyncio.to_thread(launch.started[0].wait, 20)
+        # It has had its slot by now, if the lock did not count.
+        await studio.launcher._fill()
+        assert len(launch.started) == 1
+    studio.launcher.wake()
+    await client.until(waiting, "completed")
+    assert len(launch.started) == 2
+
+
+class _Broken(FakeLaunch):
+    def start(self, folder: Path, spec: RunSpec, *, environment: Mapping[str, str]):
+        raise PermissionError("no more processes")
+
+
+async def test_a_trainer_that_cannot_be_started_is_told_and_does_not_block_the_queue(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data", _Broken()) as client:
+        training = await client.create()
+        row = await client.until(training, "interrupted")
+        assert row["reason"] == "Its trainer could not be started: no more processes"
+
+
+async def test_a_training_whose_files_are_elsewhere_cannot_be_resumed_here(client: Client) -> None:
+    training = "0" * 14
+    created = TrainingCreated(name="headless", launcher="external")
+    await client.server.studio.append(Append(f"control-{training}", [created]))
+    assert (await client.get(f"trainings/{training}"))["status"] == "starting"
+    await client.control(training, "stop")
+    store = client.server.studio.store
+    claim = await asyncio.wrap_future(store.claim(f"training-{training}"))
+    await client.server.studio.append(Append(f"training-{training}", [TrainingStopped(step=1)], epoch=claim.epoch))
+    answer = await client.control(training, "resume")
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == "This training's files are not on this machine; resume it where it ran."
+
+
+async def test_the_run_folder_tells_the_trainer_everything(client: Client) -> None:
+    training = await client.create(name="told", total_steps=2)
+    spec = runs.read(client.server.studio.settings.run_folder(training))
+    assert (spec.id, spec.name, spec.resume) == (training, "told", False)
+    assert spec.model.hidden_dim == spec.config.hidden_dim == 64
+    assert [dataset.dataset_id for dataset in spec.datasets] == ["words"]
+    assert spec.config.learning_rate is not None
+    await client.until(training, "completed")
