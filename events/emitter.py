@@ -166,14 +166,16 @@ class Emitter:
         """Flush and end; what the log does not have by then stays in the spool for the next start or adoption."""
         delivered = self.flush(timeout)
         self._stop.set()
-        for patience in (1.0, 10.0):
-            for thread in self._threads:
-                thread.join(patience)
-            connection = self._connection
-            if connection is not None:
-                # The server does not read: nothing else ends a send that waits for it.
-                with contextlib.suppress(OSError):
-                    connection.socket.shutdown(socket.SHUT_RDWR)
+        keeper, sender = self._threads
+        keeper.join()
+        sender.join(1.0)
+        connection = self._connection
+        if sender.is_alive() and connection is not None:
+            # The server does not read: nothing else ends a send that waits for it.
+            with contextlib.suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RDWR)
+            sender.join(10.0)
+        # A sender that is still connecting finds that it shall stop before it touches the spool.
         self._spool.close()
         return delivered
 

@@ -256,7 +256,7 @@ class LiveSegment(Segment):
             return
         end = self.tail[0]
         if self.descriptor is None:
-            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         while self.written < end:
             self.written += os.pwrite(self.descriptor, self.buffer[self.written : end], self.written)
 

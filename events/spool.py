@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import mmap
 import os
 import re
@@ -36,7 +37,7 @@ MEMORY_LIMIT = 64 << 20
 # disk is full. Copy-on-write file systems (btrfs, zfs, APFS) and network ones need new space for every write.
 _MAPPABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "f2fs", "tmpfs", "overlay"})
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_NO_MAPPING = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
 
 
 class FolderLock:
@@ -139,7 +140,8 @@ class Spool:
         for damage in damages:
             self._on_trouble(damage)
         names = [path.name.partition(".")[0] for path in folder.iterdir()]
-        self._number = max((int(name) for name in names if name.isdigit()), default=0)
+        # The upkeep and an appending thread both take numbers; `next` on it is atomic.
+        self._numbers = itertools.count(max((int(name) for name in names if name.isdigit()), default=0) + 1)
         self._active = self._create(0)
         self._active.mark(None, self._segments[-1].last + 1 if self._segments else 1)
         self._segments.append(self._active)
@@ -246,8 +248,7 @@ class Spool:
         return True
 
     def _create(self, need: int) -> LiveSegment:
-        self._number += 1
-        path = self.folder / f"{self._number:08d}{segments.SUFFIX}"
+        path = self.folder / f"{next(self._numbers):08d}{segments.SUFFIX}"
         size = max(self._segment_size, self._header_size + need)
         if self._mappable:
             descriptor = None
@@ -260,10 +261,10 @@ class Spool:
                 if descriptor is not None:
                     os.close(descriptor)
                     path.unlink(missing_ok=True)
-                if error.errno in _NO_SPACE:
-                    self._trouble = f"The spool's disk takes nothing more ({error.strerror}): {self.folder}."
-                else:
+                if error.errno in _NO_MAPPING:
                     self._mappable = False
+                else:
+                    self._trouble = f"The spool's disk takes nothing more ({error.strerror}): {self.folder}."
         return LiveSegment(path, self._header, bytearray(size), None)
 
     # Reading
@@ -385,8 +386,11 @@ class Spool:
             trouble = self._trouble
             if spare.mapped:
                 with self._lock:
-                    self._spare = spare
-                    if not self._active.mapped:
+                    if spare.path.name < self._active.path.name:
+                        spare.abandon()  # an append that could not wait has made a later one: files keep the order
+                    else:
+                        self._spare = spare
+                    if self._spare is not None and not self._active.mapped:
                         self._rotate(0)
         self._trouble = trouble
         self._tell(trouble)
