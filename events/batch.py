@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, cast, get_args
@@ -161,6 +162,21 @@ class Batch:
                         ]
                     )
         return self._encoded[key]
+
+    def split(self, size: int) -> list[Batch]:
+        """The same as batches of `size` positions each."""
+        cold_positions = [recorded.position for recorded in self.cold]
+        parts: list[Batch] = []
+        for first in range(self.first, self.last + 1, size):
+            last = min(self.last, first + size - 1)
+            cold = slice(bisect_left(cold_positions, first), bisect_left(cold_positions, last + 1))
+            columnar: dict[str, Table] = {}
+            for name, table in self.columnar.items():
+                start, stop = table["position"].to_numpy().searchsorted([first, last + 1])
+                if start < stop:
+                    columnar[name] = table.slice(start, stop - start)
+            parts.append(Batch(first, last, self.cold[cold], self.payloads[cold], columnar))
+        return parts
 
     def select(
         self, after: int, upto: int, streams: Collection[str] | None, types: Collection[str] | None

@@ -100,9 +100,18 @@ class Database:
         self.heal()
         return query(self._writer)
 
-    def checkpoint(self) -> None:
-        """Moves the write-ahead log into the file. Raises `duckdb.Error`; then the database has to be healed."""
-        self._writer.execute("checkpoint log")
+    def checkpoint(self, patience: float) -> None:
+        """Moves the write-ahead log into the file.
+
+        An update that was committed while somebody read an older snapshot keeps checkpoints off until that reader has
+        ended; then readers are shut out and those inside waited for, `patience` seconds at most. Raises
+        `LogUnavailable` where they stay, and `duckdb.Error` where the checkpoint fails: the database may have fallen.
+        """
+        try:
+            self._writer.execute("checkpoint log")
+        except duckdb.TransactionException:
+            with self._alone(patience, interrupt=False):
+                self._writer.execute("checkpoint log")
 
     def heal(self) -> None:
         """Detaches and attaches the database, without readers; raises `LogUnavailable` where that fails."""
@@ -116,6 +125,7 @@ class Database:
                 self._root.close()
                 self._root = duckdb.connect(":memory:", config=self._config)
             self._attach()
+            self._generation += 1
         _logger.warning("The log was opened again after a failure, in %.0f ms.", 1e3 * (time.perf_counter() - started))
 
     def close(self) -> None:
@@ -189,27 +199,28 @@ class Database:
         cursor = self._root.cursor()
         try:
             cursor.execute("use log")
-            cursor.begin()
+            cursor.execute("begin transaction read only")
         except duckdb.Error:
             cursor.close()
             raise
         return cursor
 
     @contextlib.contextmanager
-    def _alone(self, patience: float = 5) -> Generator[None]:
-        """Shuts readers out, waits for those inside and interrupts those that stay longer than `patience` seconds."""
+    def _alone(self, patience: float = 5, *, interrupt: bool = True) -> Generator[None]:
+        """Shuts readers out and waits for those inside; what runs after `patience` seconds is interrupted, or stays."""
         with self._condition:
             self._shut = True
             try:
-                if not self._condition.wait_for(lambda: not self._cursors, patience):
+                ended = self._condition.wait_for(lambda: not self._cursors, patience)
+                if not ended and interrupt:
                     for cursor in self._cursors:
                         cursor.interrupt()
-                    if not self._condition.wait_for(lambda: not self._cursors, patience):
-                        raise LogUnavailable(f"The log {self.path} cannot be opened again: a reader does not end.")
+                    ended = self._condition.wait_for(lambda: not self._cursors, patience)
+                if not ended:
+                    raise LogUnavailable(f"{len(self._cursors)} readers of the log {self.path} do not end.")
                 yield
             finally:
                 self._shut = False
-                self._generation += 1
                 self._condition.notify_all()
 
     def _attach(self) -> None:

@@ -1,10 +1,11 @@
-"""The recent events of a log, kept in memory for those who follow it."""
+"""What is kept in memory of a log for those who follow it: its recent events, and old ones that were just read."""
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Collection
+from collections import OrderedDict
+from collections.abc import Callable, Collection
 from operator import attrgetter
 
 from .batch import Batch, Page, page_of
@@ -54,3 +55,38 @@ class Recent:
         filtered = streams is not None or types is not None
         batches = self.since(after, upto if filtered else min(upto, after + limit))
         return None if batches is None else page_of(batches, after, upto, limit, streams, types)
+
+
+class Blocks:
+    """Old events, read from the file in blocks of positions: a page costs a query whatever its size.
+
+    The blocks that were read last are kept, for the next page of the same reader and for others that replay the same.
+    """
+
+    SIZE = 8_192
+    PART = 1_024
+    KEPT = 4
+
+    def __init__(self, load: Callable[[int, int], Batch]) -> None:
+        self._load = load
+        self._kept: OrderedDict[int, list[Batch]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def holding(self, after: int, head: int) -> tuple[list[Batch], int]:
+        """Batches with all events from `after + 1` on, and the position up to which they reach."""
+        start = after - after % self.SIZE
+        stop = start + self.SIZE
+        if stop > head:
+            # Not a whole block yet: what is kept must not change any more.
+            return [self._load(after, head)], head
+        with self._lock:
+            if start in self._kept:
+                self._kept.move_to_end(start)
+                return self._kept[start], stop
+        # In parts, so that a reader of one page does not decode all of the block.
+        parts = self._load(start, stop).split(self.PART)
+        with self._lock:
+            self._kept[start] = parts
+            while len(self._kept) > self.KEPT:
+                self._kept.popitem(last=False)
+        return parts, stop

@@ -25,7 +25,7 @@ from .database import Database
 from .errors import LogClosed, LogUnavailable, PositionBeyondHead
 from .event import Recorded
 from .headfile import HeadFile
-from .recent import Recent
+from .recent import Blocks, Recent
 from .streams import ANY, NO_STREAM, Append, Appended, Claim, Group, StreamHead
 
 __all__ = ["ANY", "NO_STREAM", "Append", "Appended", "Batch", "Claim", "EventStore", "Fold", "Page"]
@@ -60,7 +60,7 @@ class EventStore:
     def __init__(self, database: Database, *, group: int, wal_limit: int, idle: float, recent_bytes: int) -> None:
         self.path = database.path
         self.lost: tuple[int, int] | None = None
-        """(head found, head acknowledged) where the log was shorter at start than it had been; else None."""
+        """(head found, head acknowledged) where the log was found shorter than it had been; else None."""
         self._database = database
         self._group = group
         self._wal_limit = wal_limit
@@ -71,6 +71,7 @@ class EventStore:
         self._fold: Fold | None = None
         self._fold_failed: Callable[[Exception], None] | None = None
         self._dirty = database.wal_size > 0
+        self._in_doubt = False
         self._failures = 0
         self._checkpoint_after = 0.0
         self._lock = threading.Lock()
@@ -83,6 +84,7 @@ class EventStore:
         self._head = database.ask(tables.head)
         self._compare_with_record()
         self._recent = Recent(self._head, recent_bytes)
+        self._blocks = Blocks(self._load)
         self._thread = threading.Thread(target=self._work, name="log-writer", daemon=True)
         self._thread.start()
 
@@ -222,11 +224,15 @@ class EventStore:
             return page
         end = self._bound(after, upto)
         picks: list[tuple[Batch, str, int]] = []
-        start, window = after, limit if streams is None and types is None else 4 * limit
+        start, window = after, limit
         while start < end and len(picks) < limit:
-            stop = min(end, start + window)
-            batch = self._load(start, stop, streams=streams, types=types)
-            found = page_of([batch], start, stop, limit - len(picks), streams, types)
+            if streams is None and types is None:
+                batches, stop = self._blocks.holding(start, self._head)
+                stop = min(stop, end)
+            else:
+                stop = min(end, start + window)
+                batches = [self._load(start, stop, streams=streams, types=types)]
+            found = page_of(batches, start, stop, limit - len(picks), streams, types)
             picks += found.picks
             start = found.position
             if 4 * len(found) < limit:
@@ -411,11 +417,16 @@ class EventStore:
 
         try:
             self._database.transact(write)
-        except Exception as error:  # noqa: BLE001 (the caller raises it)
+        except Exception as error:
             # A commit that raises can be durable all the same: the file knows.
-            if self._database.ask(tables.head) != batch.last:
-                return error
-            _logger.warning("A commit raised, but its %d events are in the log: %s", len(batch), error)
+            self._in_doubt = True
+            head = self._database.ask(tables.head)
+            if head == batch.last:
+                _logger.warning("A commit raised, but its %d events are in the log: %s", len(batch), error)
+            elif head != batch.first - 1:
+                raise
+            self._in_doubt = False
+            return None if head == batch.last else error
         return None
 
     def _publish(self, batch: Batch, heads: dict[str, StreamHead]) -> None:
@@ -474,13 +485,14 @@ class EventStore:
         try:
             self._recover()
             self._database.transact(lambda con: tables.save_stream_heads(con, heads, self._head))
-            self._database.checkpoint()
+            self._database.checkpoint(min(5.0, 0.25 * 2**self._failures))
         except (duckdb.Error, LogUnavailable) as error:
             _logger.warning("A checkpoint of the log failed, all events are kept: %s", error)
             self._failures += 1
             self._checkpoint_after = time.monotonic() + min(60.0, self._idle * 2**self._failures)
+            self._in_doubt = True
             with contextlib.suppress(duckdb.Error, LogUnavailable):
-                self._database.ask(tables.head)
+                self._recover()
             return False
         self._checkpointed = heads
         self._dirty = False
@@ -488,39 +500,49 @@ class EventStore:
         return True
 
     def _recover(self) -> None:
-        """Where the database could not be opened again, tries once more; then takes over what turns out to be in it."""
-        if self._database.attached:
+        """After a failure: heals the database where it has fallen, and takes over the head that it turns out to have.
+
+        Raises `LogUnavailable` where it cannot be healed; then this is tried again before the next commit.
+        """
+        if not self._in_doubt:
             return
-        self._database.heal()
         head = self._database.ask(tables.head)
         if head != self._head:
-            # A commit whose outcome could not be learned was durable after all.
+            heads = self._database.ask(tables.stream_heads)
             self._recent = Recent(head, self._recent_bytes)
-            self._heads = self._database.ask(tables.stream_heads)
-            self._head = head
-            self._record()
+            self._heads, acknowledged, self._head = heads, self._head, head
+            if head < acknowledged:
+                self._begin_new_incarnation(acknowledged)
+            else:
+                # The outcome of a commit could not be learned at once; it was made.
+                self._record()
             self._tell()
+        self._in_doubt = False
 
     def _compare_with_record(self) -> None:
         record = self._headfile.read()
-        known = record is not None and record[0] == self.log_id
-        if record is not None and known and record[1] > self._head:
-            self.lost = (self._head, record[1])
-            _logger.error(
-                "The log %s ends at position %d though %d was acknowledged: events are lost (was its .wal file"
-                " removed?). It goes on under a new id: followers start again, trainers send what they still hold.",
-                self.path,
-                self._head,
-                record[1],
-            )
-        elif self._head and not known:
+        if record is not None and record[0] == self.log_id:
+            if record[1] > self._head:
+                self._begin_new_incarnation(record[1])
+                return
+        elif self._head:
             _logger.warning(
                 "The log %s has no record of its acknowledged head beside it (was it restored or copied?). It goes on"
                 " under a new id: followers start again.",
                 self.path,
             )
-        if self.lost or (self._head and not known):
             self.log_id = self._database.transact(tables.rename)
+        self._headfile.start(self.log_id, self._head)
+
+    def _begin_new_incarnation(self, acknowledged: int) -> None:
+        self.lost = (self._head, acknowledged)
+        _logger.error(
+            "The log %s ends at position %d though %d was acknowledged: events are lost (was its .wal file removed?)."
+            " It goes on under a new id: followers start again, trainers send what they still hold.",
+            self.path,
+            *self.lost,
+        )
+        self.log_id = self._database.transact(tables.rename)
         self._headfile.start(self.log_id, self._head)
 
 

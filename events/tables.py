@@ -105,7 +105,9 @@ def save_stream_heads(con: Connection, heads: Mapping[str, StreamHead], position
     con.execute("delete from streams")
     if heads:
         _execute(con, "insert into streams select * from rows", heads_table(heads))
-    con.execute("update log_meta set value = ? where key = 'streams_position'", [str(position)])
+    # Not an update: that would keep the checkpoint that follows from being made beside readers.
+    con.execute("delete from log_meta where key = 'streams_position'")
+    con.execute("insert into log_meta values ('streams_position', ?)", [str(position)])
 
 
 def stream_heads(con: Connection) -> dict[str, StreamHead]:
