@@ -33,6 +33,15 @@ class RequestRefused(Exception):
         super().__init__(message)
 
 
+class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What a running server writes into its data directory as `server.json`; clients read it with `read_address`."""
+
+    url: str
+    pid: int
+    log_id: str
+    token_file: str
+
+
 def read_token(file: Path) -> str:
     """The token in `file`. Raises `ServerUnreachable` with one sentence where it cannot be read."""
     try:
@@ -119,7 +128,7 @@ class Api:
         found: list[str] = []
         offset = 0
         while True:
-            page = self.get("trainings", limit=_PAGE, offset=offset)["data"]
+            page = self.get("trainings", q=wanted, limit=_PAGE, offset=offset)["data"]
             found += [row["id"] for row in page if row["id"].startswith(wanted.lower())]
             if len(page) < _PAGE:
                 break

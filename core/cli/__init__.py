@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 is success, 1 a refusal or failure, 2 an invalid command line or configuration, 124 a time-out and 130 Ctrl-C.
     """
-    options = _parser().parse_args(arguments)
+    try:
+        try:
+            return _run(_parser().parse_args(arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has what it wanted; what is still buffered must not be flushed at it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(options: argparse.Namespace) -> int:
     module, _, function = options.run.partition(":")
     try:
         return getattr(importlib.import_module(f"core.cli.{module}"), function)(options)
@@ -33,10 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\n")
         return 130
-    except BrokenPipeError:
-        # The reader (`| head`) has what it wanted; Python would complain once more when it flushes at its end.
-        sys.stdout = None
-        return 0
 
 
 def print_failure(failure: Failure) -> None:
@@ -55,7 +63,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(0, f"saestudio {version('saestudio')}\n")
+        sys.stdout.write(f"saestudio {version('saestudio')}\n")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+import shlex
+import shutil
+import sys
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from core.api import Api, RequestRefused, ServerUnreachable, find_address
-from core.settings import DEFAULT_DATA_DIR
+from core.settings import DEFAULT_DATA_DIR, Settings
 from events.client import Follower, FollowRefused, LogReplaced, ServerAddress
 from events.event import Recorded
+from events.streams import CONTROL, TRAINING
 
 from .failure import Failure
 
@@ -22,10 +27,37 @@ def data_dir(options: argparse.Namespace) -> Path:
     return chosen.expanduser().absolute()
 
 
+def prepared(settings: Settings) -> Settings:
+    """The settings, once their data directory is there. Raises `Failure` where it cannot be made or written to."""
+    folder = settings.data_dir
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failure(f"The data directory {folder} cannot be made: {error.strerror}.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise Failure(f"The data directory {folder} cannot be written to by this user.")
+    return settings
+
+
 def find_server(options: argparse.Namespace) -> ServerAddress | None:
-    """The server that the command line or the data directory names; None where there is none to be found."""
+    """The server that the command line names, else the one that runs on the data directory; None where none does."""
     with failures():
-        return find_address(data_dir(options), server=options.server, token_file=options.token_file)
+        if options.server is not None:
+            return find_address(data_dir(options), server=options.server, token_file=options.token_file)
+        return running_server(data_dir(options), options.token_file)
+
+
+def running_server(folder: Path, token_file: Path | None = None) -> ServerAddress | None:
+    """The server that runs on a data directory; None where none answers: one that was killed leaves its address."""
+    address = find_address(folder, token_file=token_file)
+    if address is None:
+        return None
+    try:
+        with Api(address, timeout=10) as api:
+            api.get("/healthz")
+    except ServerUnreachable:
+        return None
+    return address
 
 
 @contextmanager
@@ -52,23 +84,34 @@ def failures() -> Iterator[None]:
         raise Failure(str(error)) from error
 
 
-async def follow(
-    api: Api, training_id: str, *, after: int, types: Sequence[str] | None = None
-) -> AsyncIterator[Recorded]:
-    """What happens to a training after a position: its facts and the server's decisions, in order, for ever."""
+def follow(
+    api: Api, *streams: str, after: int, types: Sequence[str] | None = None, seconds: float | None = None
+) -> Iterator[Recorded]:
+    """What is recorded in some streams after a position, in order, for ever or for so many seconds."""
     follower = Follower(
         api.address.url,
         token=api.address.token,
         log_id=api.address.log_id,
         after=after,
-        stream=(f"training-{training_id}", f"control-{training_id}"),
+        stream=streams,
         types=types,
     )
+    alarm = threading.Timer(seconds, follower.close) if seconds is not None else None
+    if alarm is not None:
+        alarm.daemon = True
+        alarm.start()
     try:
-        async for recorded in follower:
-            yield recorded
+        yield from follower
     except LogReplaced as error:
         raise Failure("The server's log was replaced by another one meanwhile; run the command again.") from error
+    finally:
+        if alarm is not None:
+            alarm.cancel()
+
+
+def streams_of(training_id: str) -> tuple[str, str]:
+    """The streams of a training: its facts and the server's decisions."""
+    return TRAINING + training_id, CONTROL + training_id
 
 
 def no_server(folder: Path) -> str:
@@ -77,12 +120,14 @@ def no_server(folder: Path) -> str:
 
 
 def command(words: str, folder: Path) -> str:
-    """A command as one would type it, with the data directory where it is not the default one."""
-    named = "" if folder == DEFAULT_DATA_DIR.absolute() else f" --data-dir {_quoted(folder)}"
-    return f"'saestudio {words}{named}'"
+    """A command as one would type it here, with the data directory where it is not the default one."""
+    named = "" if folder == DEFAULT_DATA_DIR.absolute() else f" --data-dir {shlex.quote(str(folder))}"
+    return f"'{program()} {words}{named}'"
 
 
-def _quoted(folder: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(folder))
+def program(name: str = "saestudio") -> str:
+    """A program of this installation as one would type it here: by its name where that is found, else by its path."""
+    path = Path(sys.prefix) / "bin" / name
+    if not path.exists() or shutil.which(name) == str(path):
+        return name
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))

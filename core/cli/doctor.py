@@ -16,11 +16,10 @@ from typing import Any, Literal
 import msgspec
 from rich.text import Text
 
-from core.api import Api, ServerUnreachable, find_address
 from events.spool import _file_system as file_system
 
 from . import output
-from .client import data_dir
+from .client import data_dir, running_server
 
 # Advisory locks, memory maps or atomic renames behave differently over a network.
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs"})
@@ -106,18 +105,9 @@ def _storage(folder: Path) -> Iterator[Finding]:
 
 
 def _holder(folder: Path) -> Iterator[Finding]:
-    """Whether a server holds the data directory: asked, not tried, for trying would take its lock for a moment."""
-    try:
-        address = find_address(folder)
-        if address is None:
-            yield Finding("server", "ok", "none runs on this data directory")
-            return
-        with Api(address, timeout=5) as api:
-            health = api.get("/healthz")
-    except ServerUnreachable as error:
-        yield Finding("server", "warning", f"{error} It ended without notice; 'saestudio up' starts another.")
-        return
-    yield Finding("server", "ok", f"runs at {address.url}, log head {health['head']:,}")
+    """Which server has the data directory: asked, not tried, for trying would take its lock for a moment."""
+    address = running_server(folder)
+    yield Finding("server", "ok", f"runs at {address.url}" if address else "none runs on this data directory")
 
 
 def _ask_torch() -> tuple[dict[str, Any] | None, str]:

@@ -80,10 +80,10 @@ def run(folder: Path, *, resume: bool, environment: dict[str, str], quiet: bool)
     child = Child(process)
     with process, _signals(child.on_signal):
         assert process.stdout is not None
-        with _display(quiet) as show:
+        with display(quiet) as shown:
             for line in process.stdout:
                 child.last = _merged(child.last, line)
-                show(child.last)
+                shown.show(child.last)
                 if child.last.ended:
                     break
         seconds = time.monotonic() - begun
@@ -147,15 +147,13 @@ def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 
 @contextmanager
-def _display(quiet: bool) -> Iterator[Callable[[ProgressLine], None]]:
-    """Shows progress lines: as a bar in a terminal, as a line now and then elsewhere, not at all if `quiet`."""
-    if quiet:
-        yield lambda line: None
-    elif sys.stderr.isatty():
-        with Bar() as bar:
-            yield bar.show
-    else:
-        yield Lines().show
+def display(quiet: bool = False) -> Iterator[Lines | Bar]:
+    """Shows progress on standard error: a bar in a terminal, a line now and then elsewhere, nothing if `quiet`."""
+    if quiet or not sys.stderr.isatty():
+        yield Lines(quiet)
+        return
+    with Bar() as bar:
+        yield bar
 
 
 class Bar:
@@ -181,6 +179,10 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    def say(self, sentence: str) -> None:
+        """Print a sentence above the bar."""
+        self._progress.console.print(sentence, markup=False)
+
     def show(self, line: ProgressLine) -> None:
         """Draw the figures of `line`."""
         if line.step and line.total_steps:
@@ -196,9 +198,15 @@ class Bar:
 class Lines:
     """A line of figures every few seconds, for files and pipes."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._told = float("-inf")
         self._step = 0
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence."""
+        if not self._quiet:
+            output.err().print(sentence, markup=False)
 
     def show(self, line: ProgressLine) -> None:
         """Print the figures of `line` where it is time to, or where they are the last."""
@@ -206,7 +214,7 @@ class Lines:
         due = now - self._told >= _SECONDS_BETWEEN_LINES or line.step == line.total_steps
         if line.step != self._step and due:
             self._told, self._step = now, line.step
-            output.err().print(f"step {line.step:,} of {line.total_steps:,}  {figures(line)}")
+            self.say(f"step {line.step:,} of {line.total_steps:,}  {figures(line)}")
 
 
 def figures(line: ProgressLine) -> str:

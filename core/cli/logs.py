@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from datetime import datetime
 from typing import Any, get_args
 
@@ -11,9 +10,12 @@ from rich.text import Text
 
 from core.api import Api
 from events.log import Level, LogWritten
+from events.streams import TRAINING
 
 from . import output
 from .client import connected, follow
+
+_PAGE = 10_000
 
 _LEVELS: tuple[str, ...] = get_args(Level)
 _STYLES = {"DEBUG": "dim", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
@@ -23,17 +25,33 @@ def logs(options: argparse.Namespace) -> int:
     """Print a training's log lines, oldest first."""
     with connected(options) as api:
         training_id = api.training_id(options.id)
-        answer = api.get(f"trainings/{training_id}/logs", limit=options.lines, level=options.level, order="desc")
-        for row in reversed(answer["data"]):
+        rows, position = _newest(api, training_id, options)
+        for row in reversed(rows):
             _print(row, as_json=options.json)
         if options.follow:
-            asyncio.run(_follow(api, training_id, answer["position"], options))
+            _follow(api, training_id, position, options)
     return 0
 
 
-async def _follow(api: Api, training_id: str, after: int, options: argparse.Namespace) -> None:
+def _newest(api: Api, training_id: str, options: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
+    """The last lines that were asked for, newest first, and the position that the newest was read at."""
+    rows: list[dict[str, Any]] = []
+    position = 0
+    while True:
+        # One line at least: the answer is also asked for its position.
+        limit = max(1, min(options.lines - len(rows), _PAGE))
+        before = rows[-1]["version"] if rows else None
+        answer = api.get(f"trainings/{training_id}/logs", limit=limit, before=before, level=options.level)
+        if not rows:
+            position = answer["position"]
+        rows += answer["data"]
+        if len(answer["data"]) < limit or len(rows) >= options.lines:
+            return rows[: options.lines], position
+
+
+def _follow(api: Api, training_id: str, after: int, options: argparse.Namespace) -> None:
     least = _LEVELS.index(options.level) if options.level else 0
-    async for recorded in follow(api, training_id, after=after, types=("LogWritten",)):
+    for recorded in follow(api, TRAINING + training_id, after=after, types=("LogWritten",)):
         line = recorded.data
         if isinstance(line, LogWritten) and _LEVELS.index(line.level) >= least:
             row = {

@@ -61,13 +61,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) ->
 
 def print_facts(facts: Iterable[tuple[str, Any]]) -> None:
     """One fact a line, its name before it; facts that are None or empty are left out."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts:
-        if value is not None and value != "":
-            table.add_row(name, value if isinstance(value, Text) else Text(_plain(value)))
-    out().print(table)
+    told = [(name, value) for name, value in facts if value is not None and value != ""]
+    width = max((len(name) for name, _ in told), default=0)
+    for name, value in told:
+        shown = value if isinstance(value, Text) else Text(_plain(value))
+        out().print(Text.assemble((f"{name:<{width}}", "dim"), "  ", shown))
 
 
 def status(name: str) -> Text:

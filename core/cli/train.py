@@ -31,7 +31,7 @@ from events.ids import new_id
 from events.spool import hold
 
 from . import headless, output
-from .client import command, data_dir, failures, find_server
+from .client import command, data_dir, failures, find_server, prepared
 from .failure import Failure
 
 INVALID = 2
@@ -54,6 +54,9 @@ def train(options: argparse.Namespace) -> int:
     """Make a training and run it to its end."""
     raw, name, problems = _configuration(options)
     address = find_server(options)
+    if address is None and not options.json:
+        remark = f"No server runs on {data_dir(options)}; the next one takes this training in, also while it runs."
+        output.err().print(remark, markup=False)
     models, datasets = _catalogue(address)
     checked, models, datasets = _checked(raw, models, datasets, quiet=options.json)
     problems += [problem.message for problem in checked.problems]
@@ -69,7 +72,7 @@ def train(options: argparse.Namespace) -> int:
     model = find_model(config.model, models)
     assert model is not None
     chosen = tuple(found for one in config.datasets if (found := find_dataset(one, datasets)) is not None)
-    settings = Settings(data_dir=data_dir(options))
+    settings = prepared(Settings(data_dir=data_dir(options)))
     name = name or template_name(raw)
     created = TrainingCreated(name=name, config=config, launcher="external")
     spec = runs.RunSpec(
@@ -82,7 +85,6 @@ def train(options: argparse.Namespace) -> int:
         created_at=now_us(),
         created=created,
     )
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     runs.write(settings.run_folder(spec.id), spec)
     return _run(spec, settings, address, options, resume=False)
 
@@ -125,7 +127,7 @@ def _run(
     if address is not None and address.token is not None and (options.server or options.token_file):
         environment["SAESTUDIO_TOKEN"] = address.token
     if not options.json:
-        output.err().print(f"{'Resuming' if resume else 'Training'} {output.escape(spec.name)} ({spec.id})")
+        output.err().print(f"{'Resuming' if resume else 'Training'} {spec.name} ({spec.id})", markup=False)
     ended = headless.run(folder, resume=resume, environment=environment, quiet=options.json)
     outcome, status = _outcome(ended)
     last = ended.last

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -13,7 +12,7 @@ from core.api import Api
 from events.status import TrainingState, evolve
 
 from . import output
-from .client import connected, find_server, follow
+from .client import connected, find_server, follow, streams_of
 from .failure import Failure
 
 TIMED_OUT = 124
@@ -131,7 +130,7 @@ def wait(options: argparse.Namespace) -> int:
     wanted = set(options.until)
     with connected(options) as api:
         training_id = api.training_id(options.id)
-        state = asyncio.run(_follow_until(api, training_id, wanted | FINAL, options.timeout))
+        state = _follow_until(api, training_id, wanted | FINAL, options.timeout)
     reached = state.status in wanted
     if options.json:
         output.print_json({"id": training_id, "status": state.status, "reason": state.reason, "reached": reached})
@@ -149,20 +148,16 @@ def wait(options: argparse.Namespace) -> int:
     )
 
 
-async def _follow_until(api: Api, training_id: str, statuses: Set[str], timeout: float | None) -> TrainingState:
+def _follow_until(api: Api, training_id: str, statuses: Set[str], seconds: float | None) -> TrainingState:
     """The training's state when it first has one of `statuses`, or when time is up."""
     row = api.training(training_id)
-    fields = {name: row[name] for name in TrainingState.__struct_fields__ if name in row}
-    state = msgspec.convert(fields, TrainingState)
-    try:
-        async with asyncio.timeout(timeout):
-            if state.status not in statuses:
-                async for recorded in follow(api, training_id, after=row["position"]):
-                    state = evolve(state, recorded.data)
-                    if state.status in statuses:
-                        break
-    except TimeoutError:
-        pass
+    state = msgspec.convert({name: row[name] for name in TrainingState.__struct_fields__}, TrainingState)
+    if state.status in statuses:
+        return state
+    for recorded in follow(api, *streams_of(training_id), after=row["position"], seconds=seconds):
+        state = evolve(state, recorded.data)
+        if state.status in statuses:
+            break
     return state
 
 
