@@ -64,8 +64,8 @@ def create_app(studio: Studio) -> Starlette:
         # Nothing below the API's prefix is the dashboard's.
         Mount("/api", _nothing_here),
     ]
-    if studio.dashboard is not None:
-        routes.append(Mount("/", Proxy(studio.dashboard.socket, _dashboard_away)))
+    if studio.proxy is not None:
+        routes.append(Mount("/", studio.proxy))
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Gate, access=studio.access, host=studio.settings.host)],
@@ -108,11 +108,13 @@ async def open_studio(
         studio.launcher.start()
         if settings.ui:
             studio.dashboard = await asyncio.to_thread(_dashboard, studio)
+            studio.proxy = Proxy(studio.dashboard.socket, _dashboard_away)
             studio.dashboard.start()
         try:
             yield studio
         finally:
-            if studio.dashboard is not None:
+            if studio.dashboard is not None and studio.proxy is not None:
+                await studio.proxy.close()
                 await studio.dashboard.stop()
             await studio.launcher.stop()
             await studio.maintenance.stop()

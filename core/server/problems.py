@@ -30,8 +30,11 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class ApiError(Exception):
     """A refusal with its HTTP status, one sentence, and the fields that are to blame."""
 
-    def __init__(self, status: int, detail: str, errors: Iterable[Problem] = ()) -> None:
+    def __init__(
+        self, status: int, detail: str, errors: Iterable[Problem] = (), *, headers: dict[str, str] | None = None
+    ) -> None:
         self.status = status
+        self.headers = headers
         self.detail = detail
         self.errors = tuple(errors)
         super().__init__(detail)
@@ -64,7 +67,7 @@ def response(
 
 async def on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return response(error.status, error.detail, error.errors)
+    return response(error.status, error.detail, error.errors, error.headers)
 
 
 async def on_refused(request: Request, error: Exception) -> Response:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .inspection import Inspections
     from .launcher import Launcher
     from .maintenance import Maintenance
+    from .proxy import Proxy
 
 T = TypeVar("T")
 
@@ -59,6 +60,7 @@ class Studio:
     inspections: Inspections = field(init=False)
     maintenance: Maintenance = field(init=False)
     dashboard: Child | None = None
+    proxy: Proxy | None = None
     _devices_at: float = float("-inf")
 
     async def refresh_devices(self) -> None:

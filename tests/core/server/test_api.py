@@ -1,0 +1,237 @@
+"""What holds for every operation of the API: its refusals, its description, its health, the log's events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from server_harness import CONFIG, Client
+
+from core.server.api.operation import MAX_BODY
+from core.server.api.table import OPERATIONS
+from events.event import now_us
+from events.streams import Append
+from events.training import StepTrained, TrainingResumed
+
+
+def is_problem(answer: Any, status: int) -> bool:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status
+    assert problem["detail"].endswith(".")
+    assert "Traceback" not in answer.text
+    return True
+
+
+async def test_a_body_that_is_not_what_is_asked_for_is_refused_by_kind(client: Client) -> None:
+    post = client.http.post
+    path = "/api/v1/trainings"
+    json_type = {"Content-Type": "application/json"}
+    assert is_problem(await post(path, content=b"{", headers=json_type), 400)
+    assert is_problem(await post(path, content=b"\xff\xfe", headers=json_type), 400)
+    assert is_problem(await post(path, content=b"[" * 100_000, headers=json_type), 400)
+    assert is_problem(await post(path, content=b"[]", headers=json_type), 422)
+    assert is_problem(await post(path, content=b"{}", headers=json_type), 422)
+    assert is_problem(await post(path, content=b"config=1", headers={"Content-Type": "text/plain"}), 415)
+    assert is_problem(await post(path), 415)
+    assert is_problem(await post(path, content=b" " * (MAX_BODY + 1), headers=json_type), 413)
+
+    async def endless():
+        while True:
+            yield b" " * 65_536
+
+    # Nobody reads an endless body to its end.
+    with pytest.raises(httpx.NetworkError):
+        await post(path, content=endless(), headers=json_type)
+    assert is_problem(await client.http.put(path, json={}), 405)
+    assert is_problem(await client.http.get("/api/v2/trainings"), 404)
+    assert is_problem(await post(path, json={"config": CONFIG}, headers={"Idempotency-Key": "k" * 256}), 400)
+    answer = await post(path, json={"config": CONFIG, "nmae": "x"})
+    assert is_problem(answer, 422)
+    assert answer.json()["detail"] == "nmae is not a field of this request; did you mean name?"
+    answer = await post(f"{path}/{'0' * 14}/control", json={"action": "explode"})
+    assert is_problem(answer, 422)
+    assert answer.json()["detail"] == "action must be one of checkpoint, pause, resume, stop, not 'explode'."
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("events?limit=10001", "limit"),
+        ("events?after=-1", "after"),
+        ("events?after=1&after=2", "after"),
+        ("trainings/ID/metrics?limit=0", "limit"),
+        ("trainings/ID/metrics?limit=1000001", "limit"),
+        ("trainings/ID/metrics?order=up", "order"),
+        ("trainings/ID/metrics?fields=loss,speed", "fields"),
+        ("trainings/ID/metrics?points=1", "points"),
+        ("trainings/ID/metrics?from_step=two", "from_step"),
+        ("trainings/ID/logs?level=loud", "level"),
+        ("trainings/ID/logs?before=", "before"),
+    ],
+)
+async def test_a_query_that_cannot_be_answered_names_its_parameter(client: Client, path: str, field: str) -> None:
+    training = await client.create(total_steps=1)
+    await client.until(training, "completed")
+    answer = await client.http.get(f"/api/v1/{path.replace('ID', training)}")
+    assert is_problem(answer, 400)
+    assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+async def test_health_tells_how_far_the_log_reaches(client: Client) -> None:
+    health = (await client.http.get("/healthz")).json()
+    store = client.server.studio.store
+    assert health == {"status": "ok", "log_id": store.log_id, "head": store.head}
+
+
+async def test_events_are_paged_filtered_and_true_up_to_their_position(client: Client) -> None:
+    training = await client.create(total_steps=30)
+    await client.until(training, "completed")
+    whole: list[Any] = []
+    after = 0
+    while True:
+        page = await client.get("events", after=after, limit=7)
+        whole += page["data"]
+        after = page["position"]
+        if after == page["head"]:
+            break
+    assert [one["position"] for one in whole] == list(range(1, page["head"] + 1))
+    steps = await client.get("events", stream=f"training-{training},nothing", type="StepTrained,LogWritten")
+    assert [one["data"]["step"] for one in steps["data"] if one["type"] == "StepTrained"] == list(range(1, 31))
+    assert steps["position"] == steps["head"]
+    assert is_problem(await client.http.get("/api/v1/events", params={"after": 10**9}), 409)
+
+
+async def test_metrics_that_are_not_finite_are_null_and_a_resume_leaves_every_step_once(client: Client) -> None:
+    training = await client.create(total_steps=5)
+    await client.until(training, "completed")
+    store = client.server.studio.store
+    stream = f"training-{training}"
+    claim = await asyncio.wrap_future(store.claim(stream))
+    step = StepTrained(
+        step=4, loss=float("nan"), loss_reconstruction=float("inf"), l0=1, l0_fraction=0.5, fvu=0.1,
+        learning_rate=0.1, grad_norm=1, tokens=1, tokens_per_second=1,
+    )  # fmt: skip
+    events = [TrainingResumed(step=3), step]
+    await client.server.studio.append(
+        Append(stream, events, expected=claim.version, epoch=claim.epoch, occurred_at=[now_us()] * 2)
+    )
+    answer = await client.http.get(f"/api/v1/trainings/{training}/metrics")
+    rows = json.loads(answer.text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))["data"]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert (rows[3]["loss"], rows[3]["loss_reconstruction"], rows[3]["l0_sparsity"]) == (None, None, 0.5)
+
+
+async def test_a_long_history_comes_whole_and_down_sampled_with_its_spike(client: Client) -> None:
+    training = await client.create(total_steps=1)
+    await client.until(training, "completed")
+    store = client.server.studio.store
+    stream = f"training-{training}"
+    claim = await asyncio.wrap_future(store.claim(stream))
+    steps = [
+        StepTrained(
+            step=number, loss=99.0 if number == 7_777 else 1.0, loss_reconstruction=1, l0=1, l0_fraction=0.5, fvu=0.1,
+            learning_rate=0.1, grad_norm=1, tokens=1, tokens_per_second=1,
+        )
+        for number in range(2, 12_001)
+    ]  # fmt: skip
+    await client.server.studio.append(Append(stream, steps, expected=claim.version, epoch=claim.epoch))
+    rows = (await client.get(f"trainings/{training}/metrics", limit=1_000_000))["data"]
+    assert [row["step"] for row in rows] == list(range(1, 12_001))
+    few = (await client.get(f"trainings/{training}/metrics", points=100))["data"]
+    assert len(few) <= 100
+    assert max(row["loss"] for row in few) == 99.0
+    assert len((await client.get(f"trainings/{training}/metrics"))["data"]) == 1_000
+
+
+async def test_maintenance_rebuilds_and_verifies_while_the_server_runs(client: Client) -> None:
+    training = await client.create()
+    await client.until(training, "completed")
+    before = await client.get(f"trainings/{training}")
+    for name in ("rebuild", "verify"):
+        answer = await client.http.post(f"/api/v1/maintenance/{name}")
+        assert answer.status_code == 202
+        job = answer.json()
+        async with client.commits() as committed:
+            while (job := await client.get(f"maintenance/{job['id']}"))["status"] == "running":
+                await asyncio.wait_for(committed.wait(), 10)
+                committed.clear()
+        assert (job["status"], job["progress"]) == ("completed", 1.0)
+    assert all(table["matches"] for table in job["verified"])
+    assert {"trainings", "logs", "models"} <= {table["table"] for table in job["verified"]}
+    assert {**await client.get(f"trainings/{training}"), "position": 0} == {**before, "position": 0}
+    assert [job["name"] for job in (await client.get("maintenance"))["data"]] == ["verify", "rebuild"]
+    lines = await client.get("events", stream="maintenance", type="LogWritten")
+    assert lines["data"][0]["data"]["message"] == "rebuild began."
+    assert is_problem(await client.http.get("/api/v1/maintenance/nothing"), 404)
+
+
+async def test_a_damaged_projection_is_found_by_verify_and_healed_by_rebuild(client: Client) -> None:
+    training = await client.create()
+    await client.until(training, "completed")
+    studio = client.server.studio
+    await asyncio.wrap_future(studio.store.transact(lambda con: con.execute("DELETE FROM logs")))
+
+    async def run(name: str) -> Any:
+        job = (await client.http.post(f"/api/v1/maintenance/{name}")).json()
+        async with client.commits() as committed:
+            while (job := await client.get(f"maintenance/{job['id']}"))["status"] == "running":
+                await asyncio.wait_for(committed.wait(), 10)
+                committed.clear()
+        return job
+
+    found = await run("verify")
+    assert [table["table"] for table in found["verified"] if not table["matches"]] == ["logs"]
+    assert "rebuild them" in found["detail"]
+    await run("rebuild")
+    assert all(table["matches"] for table in (await run("verify"))["verified"])
+
+
+async def test_a_data_set_is_inspected_registered_and_then_known(client: Client, tmp_path: Path) -> None:
+    answer = await client.http.post("/api/v1/datasets", json={"source": str(tmp_path / "nothing")})
+    assert is_problem(answer, 422)
+    assert answer.json()["errors"][0]["field"] == "source"
+
+
+async def test_devices_name_the_cpu_and_the_slots(client: Client) -> None:
+    answer = await client.get("devices")
+    assert answer["data"][0]["id"] == "cpu"
+    assert answer["data"][0]["cores"] >= 1
+    assert answer["slots"] >= 1
+
+
+async def test_the_description_names_every_operation_and_every_answer_is_of_its_kind(client: Client) -> None:
+    document = (await client.http.get("/openapi.json")).json()
+    assert document["openapi"].startswith("3.1")
+    described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert described == {(operation.method, operation.full_path) for operation in OPERATIONS}
+    text = json.dumps(document)
+    for name in re.findall(r'"#/components/schemas/(\w+)"', text):
+        assert name in document["components"]["schemas"], name
+    metrics = document["paths"]["/api/v1/trainings/{id}/metrics"]["get"]
+    assert {parameter["name"] for parameter in metrics["parameters"]} == {
+        "id", "limit", "order", "sae", "from_step", "to_step", "points", "fields",
+    }  # fmt: skip
+    assert all(operation["summary"] for methods in document["paths"].values() for operation in methods.values())
+    training = await client.create(total_steps=2)
+    await client.until(training, "completed")
+    for operation in OPERATIONS:
+        if operation.method != "GET":
+            continue
+        path = operation.full_path.replace("{id}", training).replace("{step}", "2")
+        answer = await client.http.get(path)
+        if path.startswith("/api/v1/maintenance/"):
+            assert answer.status_code == 404
+            continue
+        assert answer.status_code == operation.status, path
+        decoded = msgspec.json.decode(answer.content)
+        assert set(decoded) == {field.encode_name for field in msgspec.structs.fields(operation.answer)}, path
+        if operation.answer is not msgspec.Raw and "data" not in decoded:
+            msgspec.json.decode(answer.content, type=operation.answer)
