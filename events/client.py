@@ -6,8 +6,8 @@ import asyncio
 import ipaddress
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -235,7 +235,7 @@ class Follower:
 
     # Iteration
 
-    async def messages(self) -> AsyncIterator[Followed]:
+    async def messages(self) -> AsyncGenerator[Followed]:
         """Pages of events and what lies between them, for ever."""
         while not self._closed.is_set():
             try:
@@ -247,15 +247,16 @@ class Follower:
             except (OSError, TimeoutError, WebSocketException) as error:
                 await asyncio.sleep(self._after_failure(error))
 
-    async def __aiter__(self) -> AsyncIterator[Recorded]:
+    async def __aiter__(self) -> AsyncGenerator[Recorded]:
         log_id = self._log_id
-        async for message in self.messages():
-            log_id = self._same_log(log_id, message)
-            if isinstance(message, list):
-                for recorded in message:
-                    yield recorded
+        async with aclosing(self.messages()) as messages:
+            async for message in messages:
+                log_id = self._same_log(log_id, message)
+                if isinstance(message, list):
+                    for recorded in message:
+                        yield recorded
 
-    def sync_messages(self) -> Iterator[Followed]:
+    def sync_messages(self) -> Generator[Followed]:
         """The same as `messages`, blocking; `close` from another thread ends it."""
         while not self._closed.is_set():
             try:
@@ -271,12 +272,13 @@ class Follower:
             finally:
                 self._socket = None
 
-    def __iter__(self) -> Iterator[Recorded]:
+    def __iter__(self) -> Generator[Recorded]:
         log_id = self._log_id
-        for message in self.sync_messages():
-            log_id = self._same_log(log_id, message)
-            if isinstance(message, list):
-                yield from message
+        with closing(self.sync_messages()) as messages:
+            for message in messages:
+                log_id = self._same_log(log_id, message)
+                if isinstance(message, list):
+                    yield from message
 
     def close(self) -> None:
         """End the iteration, from whatever thread."""

@@ -43,7 +43,7 @@ SMALL = 4096
 
 def stream(store: EventStore, name: str) -> list[Recorded]:
     events: list[Recorded] = []
-    while page := store.read_stream(name, len(events)):
+    while page := store.read_stream(name, len(events), 50_000):
         events += page
     return events
 
@@ -527,14 +527,14 @@ from events.emitter import Emitter
 from events.spool import hold
 folder, training, url = Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 lock = hold(folder, wait=10)
-emitter = Emitter(folder, training, address=lambda: ServerAddress(url), segment_size=32_768)
+emitter = Emitter(folder, training, address=lambda: ServerAddress(url), segment_size=65_536)
 number = int(sys.argv[5])
 while True:
     for _ in range(20):
         number += 1
         emitter.emit(step(number))
     os.write(1, b"%d\\n" % number)
-    time.sleep(0.002)
+    time.sleep(0.005)
 """
 
 SERVE = """
@@ -588,9 +588,9 @@ def test_kill_9_of_emitter_and_server_at_any_moment_loses_and_repeats_nothing(tm
     run = tmp_path / "run"
     server = Process(SERVE, folder, port)
     emitted = 0
-    for _ in range(8):
+    for _ in range(5):
         trainer = Process(EMIT, run, training, url, emitted)
-        for _ in range(chance.randint(1, 4)):
+        for _ in range(chance.randint(1, 3)):
             for _ in range(chance.randint(1, 60)):
                 emitted = int(trainer.line())
             if chance.random() < 0.5:
