@@ -162,19 +162,18 @@ class Database:
                 self._condition.notify_all()
 
     def read(self, query: Callable[[DuckDBPyConnection], T]) -> T:
-        """Runs `query` on a cursor, once more where the database fell and was healed meanwhile."""
-        generation = self._generation
-        try:
+        """Runs `query` on a cursor, and again where the database fell under it and was healed."""
+        for _ in range(3):
             with self.reading() as cursor:
-                return query(cursor)
-        except duckdb.Error as error:
-            fallen = isinstance(error, duckdb.InterruptException) or "invalidated" in str(error)
-            if not fallen:
-                raise
+                generation = self._generation
+                try:
+                    return query(cursor)
+                except duckdb.Error as error:
+                    if not isinstance(error, duckdb.InterruptException) and "invalidated" not in str(error):
+                        raise
             with self._condition:
-                self._condition.wait_for(lambda: self._generation != generation, timeout=10)
-        with self.reading() as cursor:
-            return query(cursor)
+                self._condition.wait_for(lambda before=generation: self._generation != before, timeout=10)
+        raise LogUnavailable(f"The log {self.path} cannot be read now: it has to be opened again and again.")
 
     def _enter(self, timeout: float) -> DuckDBPyConnection:
         deadline = time.monotonic() + timeout

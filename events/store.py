@@ -484,7 +484,9 @@ class EventStore:
         heads = dict(self._heads)
         try:
             self._recover()
-            self._database.transact(lambda con: tables.save_stream_heads(con, heads, self._head))
+            # It only spares reading at the next start; on a full disk the checkpoint may succeed without it.
+            with contextlib.suppress(duckdb.Error):
+                self._database.transact(lambda con: tables.save_stream_heads(con, heads, self._head))
             self._database.checkpoint(min(5.0, 0.25 * 2**self._failures))
         except (duckdb.Error, LogUnavailable) as error:
             _logger.warning("A checkpoint of the log failed, all events are kept: %s", error)
