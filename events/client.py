@@ -177,7 +177,7 @@ class Follower:
 
     A lost connection is made again, with back-off, for as long as it takes; after it, the iteration goes on behind the
     last event that it yielded. `FollowRefused` is raised where that is pointless (unknown stream, no right, bad
-    request). If the server works on another incarnation of the log, the iteration starts again from position 0:
+    request, an `after` that the log has not reached). If the server works on another incarnation of the log, the iteration starts again from position 0:
     `messages` yields a `Subscribed` with another `log_id`; iteration over events calls `on_replaced(old, new)` if it
     was given and raises `LogReplaced` if not.
     """
@@ -341,13 +341,13 @@ class Follower:
             status = error.response.status_code
             known = {401: CLOSE_UNAUTHORISED, 403: CLOSE_UNAUTHORISED, 404: CLOSE_UNKNOWN, 400: CLOSE_BAD_REQUEST}
             code, reason = known.get(status), f"HTTP status {status}"
-        if code in (CLOSE_BAD_REQUEST, CLOSE_UNAUTHORISED, CLOSE_UNKNOWN):
-            raise FollowRefused(code, reason or "no reason given") from error
-        if code == CLOSE_OTHER_LOG:
+        if code == CLOSE_OTHER_LOG and self._log_id is not None:
             # The position belongs to a log that is gone.
             self._position = 0
             self._log_id = None
             return 0.0
+        if code in (CLOSE_BAD_REQUEST, CLOSE_UNAUTHORISED, CLOSE_UNKNOWN, CLOSE_OTHER_LOG):
+            raise FollowRefused(code, reason or "no reason given") from error
         self._attempts += 1
         return min(2.0, 0.05 * 2 ** min(self._attempts - 1, 8)) * random.uniform(0.5, 1.5)
 

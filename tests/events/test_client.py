@@ -77,16 +77,16 @@ async def test_followers_from_the_beginning_from_the_middle_and_cut_ten_times_ge
         return found
 
     producing = asyncio.create_task(asyncio.to_thread(produce))
-    whole, half, torn = await asyncio.gather(
+    whole, later, torn = await asyncio.gather(
         follow(Follower(server.url), total),
-        follow(Follower(server.url, after=total // 2), total // 2),
+        follow(Follower(server.url, after=1_000), total - 1_000),
         follow_and_be_cut(Follower(relay.url)),
     )
     await producing
     assert relay.connections >= 10
     relay.close()
     assert [recorded.position for recorded in whole] == list(range(1, total + 1))
-    assert half == whole[total // 2 :]
+    assert later == whole[1_000:]
     assert torn == whole
     stored = list(server.store.read(0, limit=total).events)
     assert whole == stored
@@ -175,7 +175,12 @@ async def test_a_type_of_a_newer_program_does_not_stop_it(server: BareServer) ->
 
 @pytest.mark.parametrize(
     ("options", "code"),
-    [({"stream": "training-nobody"}, 4404), ({"types": ["StepTrainde"]}, 4400), ({"after": -1}, 4400)],
+    [
+        ({"stream": "training-nobody"}, 4404),
+        ({"types": ["StepTrainde"]}, 4400),
+        ({"after": -1}, 4400),
+        ({"after": 7}, 4409),
+    ],
 )
 async def test_what_will_always_be_refused_is_raised(server: BareServer, options: dict[str, object], code: int) -> None:
     with pytest.raises(FollowRefused) as caught:
