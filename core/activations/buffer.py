@@ -103,7 +103,6 @@ class ActivationBuffer:
         slots = self._order[begin : begin + self._batch]
         index = self._index(slots)
         batch = {pair: store.index_select(0, index) for pair, store in self._store.items()}
-        self._held[slots] = _EMPTY
         self._served += self._batch
         return batch
 
@@ -203,11 +202,9 @@ class ActivationBuffer:
         held = np.arange(self._capacity) if first == 0 else np.full(self._capacity, _UNKNOWN, dtype=np.int64)
         for number in range(first, last + 1):
             count = self._half if number < last else served - number * self._half
-            order = self._permutation(number)
-            if number > 0 and number == self._round_of(self._total):
-                order = order[held[order] != _EMPTY]
+            slots = self._permutation(number)[:count]
             tokens = self._capacity + number * self._half + np.arange(count)
-            held[order[:count]] = np.where(tokens < self._total, tokens, _EMPTY)
+            held[slots] = np.where(tokens < self._total, tokens, _EMPTY)
         return held
 
     # Filling

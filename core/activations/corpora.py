@@ -26,6 +26,9 @@ from .sources import SourceError, matching_files, require_hub_id
 
 log = logging.getLogger(__name__)
 
+# Otherwise the library reports every data set that is opened, local files too, to a counter on the network.
+datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+
 Split = Literal["train", "held-out"]
 
 HELD_OUT = 0.05

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -128,7 +129,12 @@ def _extent(corpus: Corpus, entry: DatasetRegistered) -> tuple[int | None, int |
         return sum(parquet.read_metadata(file).num_rows for file in files), size
     if size > _COUNTED_BYTES or any(file.suffix == ".gz" for file in files):
         return None, size
-    return sum(1 for file in files for line in file.open("rb") if line.strip()), size
+    return sum(_lines(file) for file in files), size
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
 
 
 def _sentence(error: Exception) -> str:

@@ -4,7 +4,7 @@ import logging
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import PROSE
+from tiny_models import PROSE
 
 from core.activations.corpora import CorpusError, open_corpus
 from events.catalog import DatasetRegistered
@@ -50,6 +50,11 @@ def test_reading_from_the_middle_gives_the_rest(text_corpus, jsonl_corpus, parqu
         everything = list(corpus.documents("train"))
         start = everything[len(everything) // 2].index
         assert list(corpus.documents("train", start)) == everything[len(everything) // 2 :]
+
+
+def test_local_files_are_read_without_a_network_call(text_corpus, jsonl_corpus, parquet_corpus, no_network):
+    for source, kind in ((text_corpus, "text"), (jsonl_corpus, "jsonl"), (parquet_corpus, "parquet")):
+        assert texts(open_corpus(entry(source, kind)))
 
 
 def test_a_large_corpus_is_split_by_a_hash_that_does_not_move_when_it_grows(tmp_path):

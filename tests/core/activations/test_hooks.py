@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import FAMILY_SETTINGS, make_model
+from tiny_models import FAMILY_SETTINGS, make_model
 
 from core.activations.hooks import HOOK_TYPES, capture, place, replaced
 from core.activations.models import load_model

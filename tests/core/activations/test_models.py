@@ -1,10 +1,9 @@
 import json
 import shutil
-import socket
 
 import pytest
 import torch
-from conftest import make_model, make_tokenizer
+from tiny_models import make_model, make_tokenizer
 
 from core.activations import hub
 from core.activations.hooks import FAMILIES
@@ -20,15 +19,6 @@ def edit(path, **changes):
 @pytest.fixture
 def copy(gpt2_folder, tmp_path):
     return shutil.copytree(gpt2_folder, tmp_path / "model")
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise AssertionError("a network call was made")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 def test_a_local_folder_is_loaded_frozen_and_without_a_network_call(llama_folder, no_network):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from conftest import CONTEXT
+from tiny_models import CONTEXT
 
 from core.activations.hooks import capture
 from core.activations.models import load_model

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import CONTEXT, PROSE, make_model, make_tokenizer
+from tiny_models import CONTEXT, PROSE, make_model, make_tokenizer
 
 from core.activations import tokens
 from core.activations.corpora import CorpusError
@@ -105,7 +105,8 @@ def test_a_special_token_spelled_out_in_a_text_is_text(llama, tmp_path):
 def test_a_tokenizer_without_eos_joins_documents_with_nothing(entry, tmp_path):
     lm = load_model(str(make_model(tmp_path / "bare", "gpt2", eos=False)), device="cpu")
     found = in_order(lm, entry, tmp_path / "cache")
-    expected = [i for text in documents(entry, "train") for i in make_tokenizer(bos=False, eos=False)(text)["input_ids"]]
+    tokenizer = make_tokenizer(bos=False, eos=False)
+    expected = [i for text in documents(entry, "train") for i in tokenizer(text)["input_ids"]]
     assert found.flatten().tolist() == expected[: found.size]
     rows = rows_of(lm, entry, tmp_path / "cache")
     assert rows.kept(rows.rows(0, 4))[:, 1:].all()
@@ -122,10 +123,12 @@ def test_rows_are_the_same_wherever_one_begins(gpt2, entry, tmp_path, small_shar
     assert torch.equal(fresh.rows(0, 3 * total), whole)
 
 
-def test_every_epoch_has_every_row_once_in_an_order_of_its_own(gpt2, entry, tmp_path, small_shards):
+@pytest.mark.parametrize("shard_tokens", [600, tokens.SHARD_TOKENS])
+def test_every_epoch_has_every_row_once_in_an_order_of_its_own(gpt2, entry, tmp_path, shard_tokens, monkeypatch):
+    monkeypatch.setattr(tokens, "SHARD_TOKENS", shard_tokens)
     rows = rows_of(gpt2, entry, tmp_path)
     total = rows.available(10**9)
-    assert len(rows._sources[0]._shards) > 2
+    assert (len(rows._sources[0]._shards) > 2) == (shard_tokens == 600)
     expected = sorted(map(tuple, in_order(gpt2, entry, tmp_path).tolist()))
     epochs = [rows.rows(epoch * total, total).tolist() for epoch in range(3)]
     for epoch in epochs:
@@ -166,10 +169,16 @@ def test_only_as_much_is_tokenised_as_is_read(gpt2, entry, tmp_path, small_shard
     assert len(rows._sources[0]._shards) == 2
 
 
-def test_the_next_shard_is_made_ahead_and_is_the_same_as_one_made_on_demand(gpt2, entry, tmp_path, small_shards):
+def test_the_next_shard_is_made_ahead_and_is_the_same_as_one_made_on_demand(gpt2, entry, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "SHARD_TOKENS", 600)
     rows = rows_of(gpt2, entry, tmp_path)
     first = rows.rows(0, 1)
     source = rows._sources[0]
+    started = []
+    with monkeypatch.context() as patch:
+        patch.setattr(tokens.threading, "Thread", lambda **_: started.append(1))
+        rows.rows(0, 3)
+    assert not started  # one attempt is enough
     with source._building:
         pass
     total = rows.available(10**9)
@@ -183,6 +192,8 @@ def test_a_torn_or_damaged_shard_is_made_again(gpt2, entry, tmp_path):
     (array,) = tmp_path.glob("*/shard-00000.npy")
     del rows
     array.write_bytes(array.read_bytes()[:200])
+    assert torch.equal(rows_of(gpt2, entry, tmp_path).rows(0, 10), expected)
+    np.save(array, np.zeros((3, CONTEXT), dtype=np.uint16))
     assert torch.equal(rows_of(gpt2, entry, tmp_path).rows(0, 10), expected)
     manifest = array.with_suffix(".json")
     manifest.write_text("{")
@@ -204,10 +215,17 @@ def test_other_text_another_tokenizer_and_another_context_do_not_share_tokens(gp
     assert len(found) == 5
 
 
-def test_the_fingerprint_is_the_same_in_another_process_and_after_use(gpt2, gpt2_folder, entry, tmp_path):
+def test_the_fingerprint_is_the_same_after_use_and_after_loading_again(gpt2, gpt2_folder, entry, tmp_path):
     rows = rows_of(gpt2, entry, tmp_path)
     rows.rows(0, 3)
     assert rows_of(gpt2, entry, tmp_path).fingerprint == rows.fingerprint
+    again = load_model(str(gpt2_folder), device="cpu")
+    assert rows_of(again, entry, tmp_path).fingerprint == rows.fingerprint
+
+
+@pytest.mark.slow
+def test_the_fingerprint_is_the_same_in_another_process(gpt2, gpt2_folder, entry, tmp_path):
+    rows = rows_of(gpt2, entry, tmp_path)
     code = f"""
 from pathlib import Path
 from core.activations.models import load_model
@@ -218,7 +236,11 @@ lm = load_model({str(gpt2_folder)!r}, device="cpu")
 print(open_rows(lm, [entry], split="train", context_size={CONTEXT}, cache=Path({str(tmp_path)!r})).fingerprint)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.stdout.strip() == rows.fingerprint
 
@@ -227,7 +249,7 @@ def test_several_corpora_are_mixed_by_weight_in_an_order_that_can_be_entered_any
     entries = []
     for letter in "abc":
         path = tmp_path / f"{letter}.jsonl"
-        path.write_text("".join(json.dumps({"text": f"{letter}" * 40}) + "\n" for _ in range(50)))
+        path.write_text("".join(json.dumps({"text": f"{letter}" * (30 + i)}) + "\n" for i in range(90)))
         entries.append(DatasetRegistered(dataset_id=letter, source=str(path), format="jsonl"))
     rows = rows_of(gpt2, entries, tmp_path, weights=[1, 2, 5])
     some = rows.rows(0, 2048)
@@ -236,6 +258,8 @@ def test_several_corpora_are_mixed_by_weight_in_an_order_that_can_be_entered_any
     shares = {letter: letters.count(letter) / len(letters) for letter in "abc"}
     assert shares == pytest.approx({"a": 1 / 8, "b": 2 / 8, "c": 5 / 8}, abs=0.005)
     assert len(set(letters[:40])) == 3
+    alone = rows_of(gpt2, entries[0], tmp_path).rows(0, letters.count("a"))
+    assert torch.equal(some[[letter == "a" for letter in letters]], alone)
     assert torch.equal(rows_of(gpt2, entries, tmp_path, weights=[1, 2, 5]).rows(1000, 60), some[1000:1060])
     other = rows_of(gpt2, entries, tmp_path, weights=[1, 2, 5], data_seed=9).rows(0, 200)
     assert not torch.equal(other, some[:200])
