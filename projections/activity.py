@@ -9,7 +9,7 @@ from duckdb import DuckDBPyConnection
 
 from events.streams import CONTROL, TRAINING
 
-from .projection import at_least, training_of
+from .projection import at_least, int64, training_of
 
 
 class ActivityRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,12 +31,12 @@ def list_(
 
     `training` leaves those of one training. Raises `QueryRefused`.
     """
-    at_least("limit", limit, 1)
+    limit = at_least("limit", limit, 1)
     where, parameters = ("NOT starts_with(stream, ?)", [TRAINING])
     if training is not None:
         where, parameters = ("stream = ?", [CONTROL + training])
     if before is not None:
-        where += f" AND position < {int(before)}"
+        where += f" AND position < {int64(before)}"
     found = con.execute(
         f"SELECT position, occurred_at, actor, stream, type, data FROM log_events WHERE {where}"
         f" ORDER BY position DESC LIMIT {limit}",

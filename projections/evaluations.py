@@ -11,7 +11,7 @@ from events.batch import Batch
 from events.event import Recorded
 from events.training import EvaluationMade, TrainingResumed
 
-from .projection import Projection, training_of
+from .projection import Projection, int64, training_of
 from .table import Changes, Table
 
 
@@ -105,7 +105,7 @@ class Evaluations(Projection):
 
 def list_(con: DuckDBPyConnection, id: str, *, sae: int | None = None) -> list[EvaluationRow]:
     """The training's evaluations in order of step and SAE."""
-    where, parameters = ("", [id]) if sae is None else (" AND sae = ?", [id, sae])
+    where, parameters = ("", [id]) if sae is None else (" AND sae = ?", [id, int64(sae)])
     found = EVALUATIONS.select(con, f"WHERE training = ?{where} ORDER BY step, sae", parameters)
     return [
         EvaluationRow(

@@ -11,7 +11,7 @@ from events.batch import Batch
 from events.event import Recorded
 from events.log import LogWritten
 
-from .projection import Projection, at_least, one_of, training_of
+from .projection import Projection, at_least, int64, one_of, training_of
 from .table import Table
 
 SEVERITY = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
@@ -90,12 +90,12 @@ def lines(
     `before` and `after` are versions, exclusive; `level` is the lowest that is shown; `q` is looked for in logger and
     message, whatever its case, as it stands (no wildcards). Raises `QueryRefused`.
     """
-    at_least("limit", limit, 1)
+    limit = at_least("limit", limit, 1)
     one_of("order", order, ("asc", "desc"))
     conditions, parameters = ["training = ?"], [id]
     for column, comparison, value in (("version", "<", before), ("version", ">", after)):
         if value is not None:
-            conditions.append(f"{column} {comparison} {int(value)}")
+            conditions.append(f"{column} {comparison} {int64(value)}")
     if level is not None:
         conditions.append(f"severity >= {SEVERITY[one_of('level', level.upper(), tuple(SEVERITY))]}")
     if q:

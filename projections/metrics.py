@@ -19,7 +19,7 @@ from events.streams import TRAINING
 from events.tables import table_of
 from events.training import MetricsLogged, TrainingResumed
 
-from .projection import Projection, QueryRefused, at_least, one_of, training_of
+from .projection import Projection, QueryRefused, at_least, int64, one_of, training_of
 from .table import Table, first
 
 pa: Any = _pyarrow
@@ -149,7 +149,7 @@ def history(
     columns = "".join(f", {METRICS[name]} AS m{index}" for index, name in enumerate(names))
     conditions = ["stream = ?", _begins(con, stream), _counted(con, stream), *_range(from_step, to_step)]
     if sae is not None:
-        conditions.append(f"sae = {int(sae)}")
+        conditions.append(f"sae = {int64(sae)}")
     sql = f"SELECT step, sae, occurred_at AS timestamp{columns} FROM {STEPS} WHERE {' AND '.join(conditions)}"
     return _read(con, _Source(sql, names, [stream]), points, limit, order)
 
@@ -195,12 +195,12 @@ def _counted(con: DuckDBPyConnection, stream: str) -> str:
 
 def _range(from_step: int | None, to_step: int | None) -> list[str]:
     bounds = (("step >=", from_step), ("step <=", to_step))
-    return [f"{comparison} {int(step)}" for comparison, step in bounds if step is not None]
+    return [f"{comparison} {int64(step)}" for comparison, step in bounds if step is not None]
 
 
 def _read(con: DuckDBPyConnection, source: _Source, points: int | None, limit: int, order: str) -> Any:
     one_of("order", order, ("asc", "desc"))
-    at_least("limit", limit, 1)
+    limit = at_least("limit", limit, 1)
     if points is not None:
         at_least("points", points, 2)
     bounds = first(con, f"SELECT min(step), max(step) FROM ({source.sql})", source.parameters)

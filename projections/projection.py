@@ -125,7 +125,12 @@ def at_least(field: str, value: int, least: int) -> int:
     """`value`, where it is large enough. Raises `QueryRefused`."""
     if value < least:
         raise QueryRefused(field, f"{value} is too small; at least {least} is allowed.")
-    return value
+    return int64(value)
+
+
+def int64(value: int) -> int:
+    """`value`, or the nearest whole number that DuckDB can compare with a column."""
+    return max(-(2**63), min(int(value), 2**63 - 1))
 
 
 def words(q: str | None) -> list[str]:

@@ -382,7 +382,7 @@ def _configure(row: Training, configured: Mapping[str, Any]) -> None:
 
 # Queries
 
-_SORTS = {
+SORTS = {
     "created": "created_at",
     "updated": "shown_updated_at",
     "started": "started_at",
@@ -447,9 +447,8 @@ def list_(
     and note, whatever its case. `sort` is one of the names in the error's list, with `-` before it for descending;
     trainings without a value come last. `deleted` shows the deleted ones instead. Raises `QueryRefused`.
     """
-    at_least("limit", limit, 1)
-    at_least("offset", offset, 0)
-    column = _SORTS[one_of("sort", sort.removeprefix("-"), tuple(_SORTS))]
+    limit, offset = at_least("limit", limit, 1), at_least("offset", offset, 0)
+    column = SORTS[one_of("sort", sort.removeprefix("-"), tuple(SORTS))]
     direction = "DESC" if sort.startswith("-") else "ASC"
     statuses = _statuses(status)
     parameters: list[object] = [deleted]

@@ -63,15 +63,22 @@ class Log:
         self._versions: dict[str, int] = {}
         self._batches: list[Batch] = []
 
-    def append(self, *events: Placed, actor: str | None = None) -> Batch:
-        """Appends the events as one batch, a millisecond apart, and folds it in one transaction."""
+    def make(self, *events: Placed, actor: str | None = None) -> Batch:
+        """A batch of events after those that were appended, a millisecond apart."""
         admitted: list[Admitted] = []
-        for stream, event in events:
-            self.head += 1
-            self._versions[stream] = version = self._versions.get(stream, 0) + 1
+        versions = dict(self._versions)
+        for position, (stream, event) in enumerate(events, self.head + 1):
+            versions[stream] = versions.get(stream, 0) + 1
             append = Append(stream, [event], actor=actor)
-            admitted.append(Admitted(append, [event], [self.head * 1_000], self.head, version))
-        batch = batch_of(admitted)
+            admitted.append(Admitted(append, [event], [position * 1_000], position, versions[stream]))
+        return batch_of(admitted)
+
+    def append(self, *events: Placed, actor: str | None = None) -> Batch:
+        """Appends the events as one batch and folds it in one transaction."""
+        batch = self.make(*events, actor=actor)
+        for stream, _ in events:
+            self._versions[stream] = self._versions.get(stream, 0) + 1
+        self.head = batch.last
         self._batches.append(batch)
         self.con.begin()
         tables.insert(self.con, batch)
