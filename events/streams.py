@@ -197,7 +197,7 @@ def _admit(current: StreamHead, append: Append) -> int:
         return 0
     if append.epoch < current.epoch:
         raise Fenced(stream, append.epoch, current.epoch, version)
-    if append.epoch > current.epoch:
+    if append.epoch > current.epoch or append.epoch < 1:
         raise ValueError(f"Epoch {append.epoch} of stream {stream!r} has not been claimed; it has {current.epoch}.")
     if expected is None or expected == version:
         return 0

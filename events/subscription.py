@@ -58,7 +58,8 @@ async def subscribe(
 
     `CaughtUp` comes once, when everything that the log had has been yielded. After `heartbeat` seconds without
     anything, a `Heartbeat` tells up to where nothing matched. Raises `PositionBeyondHead` for an `after` that the log
-    has not reached, and `LogClosed` when the store is closed.
+    has not reached (or no longer has), and `LogClosed` when the store is closed. Close it when done with it
+    (`contextlib.aclosing`).
     """
     if after > store.head:
         raise PositionBeyondHead(after, store.head)
@@ -87,6 +88,8 @@ async def subscribe(
                 if not len(page) and time.monotonic() - spoken >= heartbeat:
                     yield Heartbeat(position=after)
                     spoken = time.monotonic()
+                # Others have their turn, also where nothing here ever waits.
+                await asyncio.sleep(0)
                 continue
             if not caught_up:
                 caught_up = True
