@@ -1,0 +1,192 @@
+"""The figures of an evaluation, on SAEs whose figures are known beforehand."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from core.activations.models import LanguageModel, load_model
+from core.catalogue import BUILTIN_MODELS
+from core.sae.normalisation import Normalisation
+from core.sae.topk import TopK
+from core.training.evaluation import (
+    BINS,
+    Budget,
+    Evaluation,
+    _where,
+    duplicates,
+    histogram,
+    verdict,
+)
+from core.training.optim import Adam
+from core.training.student import Student
+from events.training import EvaluationMade
+
+WIDTH, CONTEXT, ROWS = 128, 32, 24
+BUDGET = Budget(tokens=10_000, loss_tokens=10_000, seconds=60.0)
+
+
+class Rows:
+    """Held-out rows whose first position is never kept."""
+
+    context_size = CONTEXT
+
+    def __init__(self, lm: LanguageModel) -> None:
+        ids = lm.tokenizer(inspect.getsource(argparse)[20_000:40_000])["input_ids"]
+        self._ids = torch.tensor(ids[: ROWS * CONTEXT]).reshape(ROWS, CONTEXT)
+
+    def rows(self, start: int, count: int, /) -> Tensor:
+        return self._ids[start : start + count]
+
+    def available(self, limit: int) -> int:
+        return min(ROWS, limit)
+
+    def kept(self, rows: Tensor) -> Tensor:
+        kept = torch.ones(rows.shape, dtype=torch.bool)
+        kept[:, 0] = False
+        return kept
+
+
+@pytest.fixture(scope="module")
+def lm() -> LanguageModel:
+    return load_model(BUILTIN_MODELS[0].source, device="cpu")
+
+
+def _student(kind: str, scale: float = 1.0, layer: int = 1) -> Student:
+    """An SAE that copies its input exactly, or one whose output is its decoder's bias."""
+    latents = 2 * WIDTH
+    sae = TopK(width=WIDTH, latents=latents, k=WIDTH, variance=1.0, dead_after=10)
+    with torch.no_grad():
+        both = torch.cat([torch.eye(WIDTH), -torch.eye(WIDTH)])
+        sae.W_enc.copy_(both)
+        sae.W_dec.copy_(both if kind == "copy" else torch.zeros_like(both))
+    normalisation = Normalisation("expected_average_only_in", scale, 1.0, 0.0)
+    return Student((layer, "resid_post"), normalisation, sae, Adam(sae.named_parameters()))
+
+
+def _evaluate(lm: LanguageModel, student: Student, budget: Budget = BUDGET) -> EvaluationMade:
+    (event,) = Evaluation(lm, Rows(lm), [student]).run(3, budget)
+    return event
+
+
+def _known(value: float | None) -> float:
+    assert value is not None
+    return value
+
+
+def test_an_exact_copy_loses_nothing(lm: LanguageModel) -> None:
+    event = _evaluate(lm, _student("copy", scale=0.37))
+    assert (event.step, event.sae, event.tokens) == (3, 0, ROWS * (CONTEXT - 1))
+    assert _known(event.fvu) < 1e-9
+    assert event.l0 == pytest.approx(WIDTH, rel=1e-3)
+    assert event.ce_spliced == pytest.approx(_known(event.ce_clean), abs=1e-4)
+    assert abs(_known(event.kl_spliced)) < 1e-5
+    assert event.loss_recovered == pytest.approx(1.0, abs=1e-3)
+    assert event.shrinkage == pytest.approx(1.0, abs=1e-5)
+    assert sum(event.density_histogram) == 2 * WIDTH
+    assert event.verdict == "good"
+    assert event.reasons == ()
+
+
+def test_an_empty_output_is_zero_ablation(lm: LanguageModel) -> None:
+    event = _evaluate(lm, _student("nothing"))
+    assert event.ce_spliced == pytest.approx(_known(event.ce_ablated_zero), abs=1e-5)
+    assert _known(event.ce_ablated_zero) > _known(event.ce_clean)
+    assert event.loss_recovered == pytest.approx(0.0, abs=1e-5)
+    assert _known(event.kl_spliced) > 0.1
+    assert event.verdict == "bad"
+
+
+def test_the_mean_explains_no_variance_and_is_mean_ablation(lm: LanguageModel) -> None:
+    student = _student("nothing")
+    mean = Evaluation(lm, Rows(lm), [student])._reconstruct(10_000, 1e18, lambda: False)[0][0].target
+    with torch.no_grad():
+        student.sae.get_parameter("b_dec").copy_(mean / (ROWS * (CONTEXT - 1)))
+    event = _evaluate(lm, student)
+    assert event.fvu == pytest.approx(1.0, abs=1e-5)
+    assert event.ce_spliced == pytest.approx(_known(event.ce_ablated_mean), abs=1e-4)
+
+
+def test_the_clean_loss_is_the_models_own(lm: LanguageModel) -> None:
+    ids = Rows(lm).rows(0, ROWS)
+    logits = lm.logits(ids)[:, :-1]
+    expected = float(cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()))
+    assert _evaluate(lm, _student("copy")).ce_clean == pytest.approx(expected, rel=1e-5)
+
+
+def test_only_kept_positions_are_replaced() -> None:
+    kept = torch.tensor([[[False], [True]]])
+    activations = torch.arange(6.0).reshape(1, 2, 3)
+    changed = _where(kept, torch.zeros_like)(activations)
+    assert changed.tolist() == [[[0.0, 1.0, 2.0], [0.0, 0.0, 0.0]]]
+
+
+def test_an_evaluation_disturbs_no_training(lm: LanguageModel) -> None:
+    student = _student("copy")
+    before = {name: tensor.clone() for name, tensor in student.sae.tensors().items()}
+    first, second = _evaluate(lm, student), _evaluate(lm, student)
+    assert first == second
+    assert all(torch.equal(before[name], tensor) for name, tensor in student.sae.tensors().items())
+
+
+def test_a_budget_bounds_it_and_a_pause_ends_it(lm: LanguageModel) -> None:
+    student = _student("copy")
+    small = _evaluate(lm, student, Budget(tokens=3 * CONTEXT, loss_tokens=CONTEXT, seconds=60))
+    assert small.tokens == 3 * (CONTEXT - 1)
+    assert Evaluation(lm, Rows(lm), [student]).run(3, BUDGET, lambda: True) == []
+
+
+def test_two_saes_share_the_clean_pass(lm: LanguageModel) -> None:
+    pair = [_student("copy", layer=1), _student("nothing", layer=2)]
+    together = Evaluation(lm, Rows(lm), pair).run(3, BUDGET)
+    alone = [_evaluate(lm, student) for student in pair]
+    assert together[0] == alone[0]
+    assert together[1].sae == 1
+    assert together[1].ce_ablated_zero == alone[1].ce_ablated_zero
+
+
+def test_the_histogram_has_sixty_bins_and_one_for_those_that_never_fired() -> None:
+    density = torch.tensor([0.0, 0.0, 1.0, 0.5, 1e-7, 10**-3.45], dtype=torch.float64)
+    counts = histogram(density)
+    assert len(counts) == BINS + 1
+    assert counts[-1] == 2
+    assert counts[0] == 1
+    assert counts[BINS - 1] == 1
+    assert counts[int((-0.30103 + 7) / 7 * BINS)] == 1
+    assert counts[int((7 - 3.45) / 7 * BINS)] == 1
+
+
+def test_near_duplicates_are_counted_whatever_their_length() -> None:
+    rows = torch.eye(64)
+    assert duplicates(rows) == 0
+    rows[1] = 5 * rows[0] + 0.1 * rows[7]
+    assert duplicates(rows) == 2
+    rows[2] = -rows[0]
+    assert duplicates(rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "judgement", "word"),
+    [
+        ({}, "good", ""),
+        ({"recovered": None}, "good", ""),
+        ({"recovered": 0.9}, "watch", "90.0%"),
+        ({"dead_share": 0.2}, "watch", "dead"),
+        ({"l0": 8.0}, "watch", "L0"),
+        ({"recovered": 0.4}, "bad", "40%"),
+        ({"dead_share": 0.6}, "bad", "dead"),
+        ({"fvu": 0.97}, "bad", "variance"),
+        ({"fvu": None}, "bad", "finite"),
+    ],
+)
+def test_the_verdict_says_why(changed: dict[str, float | None], judgement: str, word: str) -> None:
+    facts: dict[str, float | None] = {"recovered": 0.97, "dead_share": 0.01, "l0": 16.0, "wanted_l0": 16.0, "fvu": 0.1}
+    found, reasons = verdict(**{**facts, **changed})  # type: ignore[arg-type]
+    assert found == judgement
+    assert word in " ".join(reasons)
+    assert bool(reasons) == (judgement != "good")

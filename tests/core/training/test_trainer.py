@@ -1,0 +1,204 @@
+"""A whole training in this process: what it tells, in which order, and what it leaves behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from runs import history, small_model, specification
+
+from core.run import RunSpec
+from core.training.control import Wishes
+from core.training.loop import CheckpointMismatch
+from core.training.reporting import Progress
+from core.training.trainer import NothingToTrain, Outcome, Trainer
+from events.control import CheckpointRequested, PauseRequested, StopRequested
+from events.event import Event, Recorded, event_type, now_us
+from events.training import (
+    CheckpointDeleted,
+    CheckpointSaved,
+    EvaluationMade,
+    StepTrained,
+    TrainingCompleted,
+    TrainingPaused,
+    TrainingResumed,
+    TrainingStarted,
+    TrainingStopped,
+)
+
+
+class Run:
+    """One process's part of a training, without the process."""
+
+    def __init__(self, spec: RunSpec, *, resume: bool = False, at: dict[int, Event] | None = None) -> None:
+        self.told: list[Event] = []
+        self.wishes = Wishes()
+        self.lines = io.StringIO()
+        self._at = at or {}
+        folder = spec.data_dir / "trainings" / spec.id
+        self.checkpoints = folder / "checkpoints"
+        self.trainer = Trainer(spec, folder, self._emit, self.wishes, Progress(self.lines), resume=resume)
+
+    def __call__(self) -> Outcome:
+        return self.trainer.run()
+
+    def _emit(self, event: Event, _: int | None) -> None:
+        self.told.append(event)
+        if isinstance(event, StepTrained) and event.sae == 0 and (wish := self._at.get(event.step)):
+            now = now_us()
+            self.wishes.on_control(
+                Recorded(
+                    position=1,
+                    stream="control-x",
+                    version=1,
+                    type=event_type(wish),
+                    occurred_at=now,
+                    recorded_at=now,
+                    data=wish,
+                )
+            )
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.told if isinstance(event, kind)]
+
+    def saved(self) -> list[str]:
+        return sorted(entry.name for entry in self.checkpoints.iterdir())
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunSpec]:
+    model = small_model(tmp_path_factory.mktemp("models") / "small")
+    data = tmp_path_factory.mktemp("data")
+    return lambda **changed: specification(data, model, **changed)
+
+
+def test_a_training_tells_everything_from_start_to_end(
+    spec: Callable[..., RunSpec], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    run = Run(spec(eval_interval=8))
+    assert run() == "completed"
+    kinds = [event_type(event) for event in run.told]
+    assert kinds[0] == "TrainingStarted"
+    assert kinds[-3:] == ["EvaluationMade", "EvaluationMade", "TrainingCompleted"]
+    started: TrainingStarted = run.told[0]  # type: ignore[assignment]
+    assert [(sae.layer, sae.hook) for sae in started.saes] == [(1, "resid_post"), (2, "resid_post")]
+    assert all(sae.mean_ratio is not None and sae.mean_ratio > 0 for sae in started.saes)
+    assert started.parameters == 2 * (2 * 256 * 32 + 256 + 32)
+    assert started.device == "cpu"
+    assert started.data_fingerprint
+    assert started.versions["torch"]
+    assert [(e.step, e.sae) for e in run.of(StepTrained)] == [(s, i) for s in range(1, 21) for i in (0, 1)]
+    assert [(e.step, e.reason) for e in run.of(CheckpointSaved)] == [
+        (5, "interval"),
+        (10, "interval"),
+        (15, "interval"),
+        (20, "end"),
+    ]
+    assert [e.step for e in run.of(CheckpointDeleted)] == [5, 10]
+    assert run.saved() == ["step-00000015", "step-00000020"]
+    saved = run.of(CheckpointSaved)[-1]
+    assert saved.size == sum(file.stat().st_size for file in Path(saved.path).iterdir())
+    assert [(e.step, e.sae) for e in run.of(EvaluationMade)] == [(8, 0), (8, 1), (16, 0), (16, 1), (20, 0), (20, 1)]
+    assert all(0 < e.fvu < 1 and e.ce_spliced > 0 for e in run.of(EvaluationMade))
+    assert run.of(TrainingCompleted)[0].step == 20
+    first, last = run.of(StepTrained)[0], run.of(StepTrained)[-2]
+    assert last.fvu < first.fvu
+    assert "step 20 loss" in caplog.text
+    assert "L1.resid_post leaves" in caplog.text
+
+
+def test_its_progress_lines_are_those_that_the_command_line_reads(spec: Callable[..., RunSpec]) -> None:
+    run = Run(spec(total_steps=3))
+    run()
+    lines = [json.loads(line) for line in run.lines.getvalue().splitlines()]
+    assert any("phase" in line for line in lines)
+    steps = [line for line in lines if "step" in line]
+    assert set(steps[-1]) == {"step", "total_steps", "loss", "l0", "fvu", "tokens_per_second", "eta_seconds"}
+    assert (steps[-1]["step"], steps[-1]["total_steps"], steps[-1]["eta_seconds"]) == (3, 3, 0.0)
+
+
+def test_a_paused_training_goes_on_with_the_very_next_step(spec: Callable[..., RunSpec]) -> None:
+    straight = spec(total_steps=14)
+    whole = Run(straight)
+    whole()
+    paused = msgspec.structs.replace(straight, id="0" * 14)
+    first = Run(paused, at={7: PauseRequested()})
+    assert first() == "paused"
+    assert first.told[-1] == TrainingPaused(step=7)
+    assert [(e.step, e.reason) for e in first.of(CheckpointSaved)] == [(5, "interval"), (7, "pause")]
+    second = Run(paused, resume=True)
+    # The server sends the pause again to a process that it was not asked to start.
+    second.wishes.on_control(first.wishes._requests[0])
+    assert second() == "completed"
+    assert second.of(TrainingStarted)[0].resumed_from == 7
+    assert second.of(TrainingResumed) == [TrainingResumed(step=7)]
+    assert history(first.told + second.told) == history(whole.told)
+
+
+def test_a_stop_ends_it_after_saving(spec: Callable[..., RunSpec]) -> None:
+    run = Run(spec(), at={3: StopRequested()})
+    assert run() == "stopped"
+    assert run.told[-1] == TrainingStopped(step=3)
+    assert [(e.step, e.reason) for e in run.of(CheckpointSaved)] == [(3, "stop")]
+
+
+def test_a_checkpoint_can_be_asked_for(spec: Callable[..., RunSpec]) -> None:
+    run = Run(spec(total_steps=4), at={2: CheckpointRequested()})
+    assert run() == "completed"
+    assert [(e.step, e.reason) for e in run.of(CheckpointSaved)] == [(2, "request"), (4, "end")]
+
+
+def test_a_resume_without_any_checkpoint_starts_anew_and_says_so(spec: Callable[..., RunSpec]) -> None:
+    run = Run(spec(total_steps=2), resume=True)
+    assert run() == "completed"
+    assert run.of(TrainingResumed) == [TrainingResumed(step=0)]
+    assert run.of(TrainingStarted)[0].resumed_from is None
+    assert [e.step for e in run.of(StepTrained)] == [1, 1, 2, 2]
+
+
+def test_a_disk_that_takes_no_checkpoint_does_not_end_it(
+    spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import os
+
+    run = Run(spec(total_steps=7, checkpoint_interval=3))
+    fsync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if run.trainer.step == 3:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert run() == "completed"
+    assert [e.step for e in run.of(CheckpointSaved)] == [6, 7]
+    assert "training goes on" in caplog.text
+
+
+def test_a_changed_configuration_is_not_resumed(spec: Callable[..., RunSpec]) -> None:
+    one = spec(total_steps=4)
+    Run(one, at={2: PauseRequested()})()
+    other = msgspec.structs.replace(one, config=msgspec.structs.replace(one.config, k=9))
+    with pytest.raises(CheckpointMismatch, match="in k;"):
+        Run(other, resume=True)()
+
+
+def test_a_configuration_without_a_layer_is_refused(spec: Callable[..., RunSpec]) -> None:
+    one = spec()
+    empty = msgspec.structs.replace(one, config=msgspec.structs.replace(one.config, training_layers=()))
+    with pytest.raises(NothingToTrain, match="training_layers"):
+        Run(empty)()
+
+
+def test_signs_of_a_collapse_are_warned_about_once(
+    spec: Callable[..., RunSpec], caplog: pytest.LogCaptureFixture
+) -> None:
+    Run(spec(latent_dim=2048, dead_token_threshold=300, k=1, log_interval=4, auxk_coefficient=0.0))()
+    assert caplog.text.count("L1.resid_post: more than half of its latents are dead") == 1

@@ -1,0 +1,133 @@
+"""The trainer as a process: how it ends, what it survives, and that a kill costs nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from runs import Log, history, run_folder, start
+
+from core.training.checkpoint import load
+from events.event import Event
+from events.log import LogWritten
+from events.spool import hold
+from events.training import (
+    CheckpointSaved,
+    StepTrained,
+    TrainingCompleted,
+    TrainingFailed,
+    TrainingPaused,
+    TrainingResumed,
+    TrainingStarted,
+)
+
+HELD = 75
+
+
+def _wait_for_step(process: subprocess.Popen[str], step: int) -> None:
+    """Read progress lines until the training has taken `step`."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        facts = json.loads(line)
+        assert "ended" not in facts, f"ended before step {step}: {facts}"
+        if facts.get("step", 0) >= step:
+            return
+    raise AssertionError(f"the trainer was gone before step {step}")
+
+
+def _finish(process: subprocess.Popen[str]) -> int:
+    process.communicate()
+    return process.returncode
+
+
+def _of(told: list[Event], kind: type[Event]) -> list[Event]:
+    return [event for event in told if isinstance(event, kind)]
+
+
+def test_a_run_folder_that_is_held_is_left_alone(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    with hold(folder):
+        ended = subprocess.run(
+            [sys.executable, "-m", "core.training", str(folder)], capture_output=True, text=True, check=False
+        )
+    assert ended.returncode == HELD
+    assert "held by process" in ended.stderr
+    assert not (folder / "spool").exists()
+
+
+def test_a_folder_without_a_specification_is_told_in_a_sentence(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "core.training", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "run.json cannot be read" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.crash
+def test_forty_steps_are_twenty_a_kill_and_twenty_more(tmp_path: Path) -> None:
+    shape = {"total_steps": 40, "batch_size": 2048, "checkpoint_interval": 20, "dead_token_threshold": 10_000}
+    straight, killed = run_folder(tmp_path, **shape), run_folder(tmp_path, **shape)
+    assert _finish(start(straight)) == 0
+
+    process = start(killed)
+    _wait_for_step(process, 21)
+    process.send_signal(signal.SIGKILL)
+    assert _finish(process) == -signal.SIGKILL
+    log = Log()
+    first = log.events(killed)
+    assert not _of(first, TrainingCompleted)
+    assert 21 <= max(event.step for event in first if isinstance(event, StepTrained)) < 40
+    assert _finish(start(killed, "--resume")) == 0
+
+    told = log.events(killed)
+    assert told[: len(first)] == first
+    assert _of(told, TrainingResumed) == [TrainingResumed(step=20)]
+    assert history(told) == history(log.events(straight))
+    assert len(history(told)) == 2 * 40
+    ours, theirs = (load(folder / "checkpoints" / "step-00000040") for folder in (killed, straight))
+    for file in ("sae-0", "sae-1", "optimiser-0", "optimiser-1"):
+        assert ours.tensors[file].keys() == theirs.tensors[file].keys()
+        for name, tensor in ours.tensors[file].items():
+            assert torch.equal(tensor, theirs.tensors[file][name]), f"{file}: {name}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_it(tmp_path: Path, number: signal.Signals) -> None:
+    folder = run_folder(tmp_path, total_steps=3_000, checkpoint_interval=0)
+    process = start(folder)
+    _wait_for_step(process, 5)
+    process.send_signal(number)
+    assert _finish(process) == 0
+    told = Log().events(folder)
+    (paused,) = _of(told, TrainingPaused)
+    (saved,) = _of(told, CheckpointSaved)
+    assert isinstance(paused, TrainingPaused)
+    assert isinstance(saved, CheckpointSaved)
+    assert (saved.step, saved.reason) == (paused.step, "pause")
+    assert load(Path(saved.path)).step == paused.step
+
+
+@pytest.mark.slow
+def test_a_failure_is_told_in_a_sentence_with_its_traceback(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, training_layers=(1, 9))
+    process = start(folder)
+    assert process.stdout is not None
+    lines = [json.loads(line) for line in process.stdout]
+    assert _finish(process) == 1
+    told = Log().events(folder)
+    (failed,) = _of(told, TrainingFailed)
+    assert isinstance(failed, TrainingFailed)
+    assert "layer 9 does not exist" in failed.error
+    assert "\n" not in failed.error
+    assert "Traceback" in failed.traceback
+    assert lines[-1] == {"ended": "failed", "error": failed.error}
+    errors = [event for event in told if isinstance(event, LogWritten) and event.level == "ERROR"]
+    assert "Traceback" in errors[-1].message
+    assert not _of(told, TrainingStarted)
