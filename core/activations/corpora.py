@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 import datasets
+import datasets.config
 import huggingface_hub
 from datasets import IterableDataset
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import huggingface_hub
 import msgspec
 import torch
 import transformers
@@ -102,7 +103,7 @@ def load_model(
             f"{min(loading['missing_keys'])} for one."
         )
     model = model.to(device).eval().requires_grad_(False)
-    return LanguageModel(model, tokenizer, _facts(source, config, model, tokenizer))
+    return LanguageModel(model, tokenizer, _facts(source, where, config, model, tokenizer))
 
 
 def read_facts(source: str, *, revision: str | None = None) -> ModelFacts:
@@ -112,7 +113,7 @@ def read_facts(source: str, *, revision: str | None = None) -> ModelFacts:
     _require_safetensors(source, where)
     with _sentences(source), _quiet(), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return _facts(source, config, model, tokenizer)
+    return _facts(source, where, config, model, tokenizer)
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,9 @@ def _configuration(source: str, revision: str | None) -> tuple[PreTrainedConfig,
         where = _Where(source, {"revision": revision, "local_files_only": offline()}, None)
     with _sentences(source, where):
         raw, _ = PreTrainedConfig.get_config_dict(where.name, **where.options)
+        if folder is None:
+            # Everything else is loaded from the very commit whose configuration is checked here.
+            where = _Where(where.name, {**where.options, "revision": _commit(source, revision)}, None)
     _refuse_code(source, raw)
     family = raw.get("model_type")
     if family not in FAMILIES:
@@ -148,11 +152,13 @@ def _configuration(source: str, revision: str | None) -> tuple[PreTrainedConfig,
         )
     with _sentences(source, where):
         config = AutoConfig.from_pretrained(where.name, trust_remote_code=False, **where.options)
-    if folder is None:
-        # Everything else is loaded from the very commit whose configuration was checked.
-        commit = getattr(config, "_commit_hash", None)
-        where = _Where(where.name, {**where.options, "revision": commit or revision}, None)
     return config, where
+
+
+def _commit(source: str, revision: str | None) -> str | None:
+    """The commit that a branch or tag meant when the configuration was fetched, as the hub's cache lays it down."""
+    cached = huggingface_hub.try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(cached).parent.name if isinstance(cached, str) else revision
 
 
 def _refuse_code(source: str, raw: dict[str, Any]) -> None:
@@ -193,8 +199,6 @@ def _require_safetensors(source: str, where: _Where) -> None:
     if where.folder is not None:
         found = any(where.folder.glob("*.safetensors"))
     else:
-        import huggingface_hub
-
         if where.options["local_files_only"]:
             return
         with _sentences(source, where):
@@ -207,15 +211,18 @@ def _require_safetensors(source: str, where: _Where) -> None:
 
 
 def _facts(
-    source: str, config: PreTrainedConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    source: str,
+    where: _Where,
+    config: PreTrainedConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> ModelFacts:
     text = config.get_text_config()
-    folder = local_path(source)
     dtype = getattr(config, "dtype", None) or getattr(text, "dtype", None)
     return ModelFacts(
         source=source,
-        revision=getattr(config, "_commit_hash", None) if folder is None else None,
-        title=folder.name if folder is not None else source,
+        revision=where.options.get("revision"),
+        title=where.folder.name if where.folder is not None else source,
         family=config.model_type,
         hidden_dim=text.hidden_size,
         layers=text.num_hidden_layers,

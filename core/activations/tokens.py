@@ -112,26 +112,27 @@ class TokenRows:
         self.packing = packing
         self.context_size = packing.context_size
         self.split: Split = split
-        self._sources = sources
-        self._counts = _rows_per_block(shares)
+        self._all = sources
+        self._shares = shares
         self._seed = data_seed
         self._order = lru_cache(maxsize=8)(self._order_of_block)
 
     @property
     def fingerprint(self) -> str:
         """Digest of the text, the tokeniser and the packing: the same rows have the same one."""
-        parts = [self.split, self._counts, [source.key for source in self._sources]]
+        parts = [self.split, _rows_per_block(self._shares), [source.key for source in self._all]]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def rows(self, start: int, count: int) -> Tensor:
         """The rows numbered from `start` (from 0): int64 (count, context_size) on the CPU. Raises CorpusError."""
-        if len(self._sources) == 1:
-            found = self._sources[0].take(range(start, start + count))
+        sources, _ = self._mixture
+        if len(sources) == 1:
+            found = sources[0].take(range(start, start + count))
         else:
             found = np.empty((count, self.context_size), dtype=np.int64)
             for row in range(count):
                 source, number = self._place(start + row)
-                found[row] = self._sources[source].take(range(number, number + 1))[0]
+                found[row] = sources[source].take(range(number, number + 1))[0]
         return torch.from_numpy(found.astype(np.int64, copy=False))
 
     def kept(self, rows: Tensor) -> Tensor:
@@ -140,32 +141,42 @@ class TokenRows:
 
     def epoch(self, row: int) -> int:
         """How often the corpus had been read in full before that row (of several, the one read most often)."""
-        if len(self._sources) == 1:
-            return self._sources[0].epoch(row)
+        sources, counts = self._mixture
+        if len(sources) == 1:
+            return sources[0].epoch(row)
         block = row // _BLOCK_ROWS
-        return max(source.epoch(block * count) for source, count in zip(self._sources, self._counts, strict=True))
+        return max(source.epoch(block * count) for source, count in zip(sources, counts, strict=True))
 
     def available(self, limit: int) -> int:
-        """After how many rows, at most `limit`, every corpus has been read in full."""
-        if len(self._sources) == 1:
-            return self._sources[0].available(limit)
-        blocks = max(
-            -(-source.available(limit) // count) for source, count in zip(self._sources, self._counts, strict=True)
-        )
+        """After how many rows, at most `limit`, every corpus has been read in full; 0 where there is no row at all."""
+        sources, counts = self._mixture
+        if len(sources) == 1:
+            return sources[0].available(limit)
+        blocks = max(-(-source.available(limit) // count) for source, count in zip(sources, counts, strict=True))
         return min(limit, blocks * _BLOCK_ROWS)
+
+    @cached_property
+    def _mixture(self) -> tuple[Sequence[_StoredRows], list[int]]:
+        """The corpora that rows are taken from, and how many of a block's rows come from each."""
+        chosen = list(zip(self._all, self._shares, strict=True))
+        if self.split == "held-out" and len(chosen) > 1:
+            # A corpus of a few short documents can be too small to hold anything out.
+            chosen = [(source, share) for source, share in chosen if source.available(1)] or chosen[:1]
+        return [source for source, _ in chosen], _rows_per_block([share for _, share in chosen])
 
     def _place(self, row: int) -> tuple[int, int]:
         """Which corpus a row comes from, and its number there."""
         block, position = divmod(row, _BLOCK_ROWS)
         corpus, rank = self._order(block)
         chosen = int(corpus[position])
-        return chosen, block * self._counts[chosen] + int(rank[position])
+        return chosen, block * self._mixture[1][chosen] + int(rank[position])
 
     def _order_of_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        corpus = np.repeat(np.arange(len(self._counts)), self._counts)
+        _, counts = self._mixture
+        corpus = np.repeat(np.arange(len(counts)), counts)
         corpus = np.random.default_rng([self._seed, 2, block]).permutation(corpus)
         rank = np.empty(len(corpus), dtype=np.int64)
-        for number, count in enumerate(self._counts):
+        for number, count in enumerate(counts):
             rank[corpus == number] = np.arange(count)
         return corpus, rank
 
@@ -249,7 +260,7 @@ class _StoredRows:
         return np.stack([self._row(number) for number in numbers])
 
     def epoch(self, number: int) -> int:
-        return number // self._ends[-1] if self._complete and number >= self._ends[-1] else 0
+        return number // self._ends[-1] if self._complete and number >= self._ends[-1] > 0 else 0
 
     def available(self, limit: int) -> int:
         self._build_until(limit)
@@ -257,6 +268,11 @@ class _StoredRows:
 
     def _row(self, number: int) -> np.ndarray:
         self._build_until(number + 1)
+        if not self._ends[-1]:
+            raise CorpusError(
+                f"'{self._corpus.source}' holds too little text in its {self._split} split for one row of "
+                f"{self._packing.context_size} tokens."
+            )
         epoch, position = divmod(number, self._ends[-1]) if self._complete else (0, number)
         if self._split == "held-out" or epoch == 0:
             shard = bisect_right(self._ends, position)
@@ -309,11 +325,6 @@ class _StoredRows:
             with self._building:
                 number = len(self._shards)
                 self._append(self._stored(number) or self._build(number))
-        if not self._ends[-1]:
-            raise CorpusError(
-                f"'{self._corpus.source}' holds too little text in its {self._split} split for one row of "
-                f"{self._packing.context_size} tokens."
-            )
 
     def _build_ahead(self, number: int) -> None:
         """Tokenise the next shard while this one is being read, so that training does not wait for it."""

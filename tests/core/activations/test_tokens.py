@@ -45,7 +45,7 @@ def in_order(lm, entry, cache):
     """All rows of one epoch of the training split, in the order of the text."""
     rows = rows_of(lm, entry, cache)
     rows.available(10**9)
-    source = rows._sources[0]
+    source = rows._all[0]
     return np.concatenate([source._array(number) for number in range(len(source._shards))])
 
 
@@ -128,7 +128,7 @@ def test_every_epoch_has_every_row_once_in_an_order_of_its_own(gpt2, entry, tmp_
     monkeypatch.setattr(tokens, "SHARD_TOKENS", shard_tokens)
     rows = rows_of(gpt2, entry, tmp_path)
     total = rows.available(10**9)
-    assert (len(rows._sources[0]._shards) > 2) == (shard_tokens == 600)
+    assert (len(rows._all[0]._shards) > 2) == (shard_tokens == 600)
     expected = sorted(map(tuple, in_order(gpt2, entry, tmp_path).tolist()))
     epochs = [rows.rows(epoch * total, total).tolist() for epoch in range(3)]
     for epoch in epochs:
@@ -164,16 +164,16 @@ def test_only_as_much_is_tokenised_as_is_read(gpt2, entry, tmp_path, small_shard
     monkeypatch.setattr(tokens._StoredRows, "_build_ahead", lambda *_: None)
     rows = rows_of(gpt2, entry, tmp_path)
     rows.rows(0, 2)
-    assert len(rows._sources[0]._shards) == 1
-    rows.rows(2, rows._sources[0]._ends[0])
-    assert len(rows._sources[0]._shards) == 2
+    assert len(rows._all[0]._shards) == 1
+    rows.rows(2, rows._all[0]._ends[0])
+    assert len(rows._all[0]._shards) == 2
 
 
 def test_the_next_shard_is_made_ahead_and_is_the_same_as_one_made_on_demand(gpt2, entry, tmp_path, monkeypatch):
     monkeypatch.setattr(tokens, "SHARD_TOKENS", 600)
     rows = rows_of(gpt2, entry, tmp_path)
     first = rows.rows(0, 1)
-    source = rows._sources[0]
+    source = rows._all[0]
     started = []
     with monkeypatch.context() as patch:
         patch.setattr(tokens.threading, "Thread", lambda **_: started.append(1))
@@ -263,6 +263,17 @@ def test_several_corpora_are_mixed_by_weight_in_an_order_that_can_be_entered_any
     assert torch.equal(rows_of(gpt2, entries, tmp_path, weights=[1, 2, 5]).rows(1000, 60), some[1000:1060])
     other = rows_of(gpt2, entries, tmp_path, weights=[1, 2, 5], data_seed=9).rows(0, 200)
     assert not torch.equal(other, some[:200])
+
+
+def test_a_corpus_too_small_to_hold_anything_out_does_not_keep_the_others_from_being_evaluated(gpt2, entry, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "just the one document"}\n')
+    small = DatasetRegistered(dataset_id="x", source=str(tmp_path / "a.jsonl"), format="jsonl")
+    alone = rows_of(gpt2, entry, tmp_path, split="held-out")
+    mixed = rows_of(gpt2, [small, entry], tmp_path, split="held-out")
+    count = alone.available(10**9)
+    assert mixed.available(10**9) == count
+    assert torch.equal(mixed.rows(0, count), alone.rows(0, count))
+    assert rows_of(gpt2, small, tmp_path, split="held-out").available(100) == 0
 
 
 def test_a_corpus_too_small_for_one_row_is_named(gpt2, tmp_path):
