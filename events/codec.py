@@ -34,6 +34,8 @@ _decoders: dict[str, Any] = {
 }
 _plain_decoders: dict[str, Any] = {"json": msgspec.json.Decoder(), "msgpack": msgspec.msgpack.Decoder()}
 _frames_decoder: Any = msgspec.msgpack.Decoder(list[tuple[int, AnyEvent]])  # type: ignore[valid-type]
+# What bytes from elsewhere can make a decoder raise: text that is not UTF-8 and nesting without end are not its own.
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _frame_decoder = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
 
 
@@ -57,11 +59,11 @@ def decode(data: bytes | bytearray | memoryview | msgspec.Raw, format: Format) -
     """
     try:
         return _decoders[format].decode(data)
-    except msgspec.DecodeError as error:
+    except _DECODE_ERRORS as error:
         first_reason = str(error)
     try:
         plain = _plain_decoders[format].decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _DECODE_ERRORS as error:
         raise UndecodableEvent(f"Not {format}: {error}.") from error
     if not isinstance(plain, dict) or not isinstance(plain.get("type"), str):  # type: ignore[union-attr]
         raise UndecodableEvent('An event is a map with its type under "type".')
@@ -86,7 +88,7 @@ def decode_frame(frame: bytes | msgspec.Raw) -> tuple[int, Event]:
     raw = bytes(frame)
     try:
         occurred_at, event = _frame_decoder.decode(raw)
-    except msgspec.DecodeError as error:
+    except _DECODE_ERRORS as error:
         return 0, EventRejected(raw=raw, reason=f"Not a frame: {error}.")
     try:
         return occurred_at, decode(event, "msgpack")
@@ -99,6 +101,6 @@ def decode_frames(frames: bytes | list[msgspec.Raw]) -> list[tuple[int, Event]]:
     data = frames if isinstance(frames, bytes) else _encoders["msgpack"].encode(frames)
     try:
         return _frames_decoder.decode(data)
-    except msgspec.DecodeError:
+    except _DECODE_ERRORS:
         elements = msgspec.msgpack.decode(data, type=list[msgspec.Raw])
         return [decode_frame(element) for element in elements]

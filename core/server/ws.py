@@ -56,6 +56,7 @@ class _TypedBatch(wire.Message, frozen=True, kw_only=True, tag="Batch"):
 
 
 _typed_messages: Any = msgspec.msgpack.Decoder(wire.Hello | _TypedBatch)
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _raw_messages: Any = msgspec.msgpack.Decoder(wire.Hello | wire.Batch)
 
 
@@ -261,14 +262,12 @@ class _Writer:
     async def _take(self, data: bytes) -> wire.Message | _Waiting:
         try:
             message = _typed_messages.decode(data)
-        except msgspec.ValidationError:
+        except _DECODE_ERRORS:
             # One event that does not fit must not keep out the others.
             try:
                 message = _raw_messages.decode(data)
-            except msgspec.ValidationError as error:
-                return self._rejected("malformed", f"Neither Hello nor Batch: {error}.")
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return self._rejected("malformed", f"Not a message in MessagePack: {error}.")
+            except _DECODE_ERRORS as error:
+                return self._rejected("malformed", f"Neither Hello nor Batch in MessagePack: {error}.")
         match message:
             case wire.Hello():
                 return await self._greet(message)
