@@ -60,7 +60,7 @@ def adopt(studio: Any, progress: Progress | None = None) -> list[Adopted]:
     found = sorted(folder for folder in folders.iterdir() if is_id(folder.name)) if folders.is_dir() else []
     reports = [report for folder in found if (report := adopt_folder(studio.store, folder, progress)) is not None]
     if any(report.events for report in reports) and studio.store.checkpoint().result():
-        for report in reports:
+        for report in (each for each in reports if each.events):
             clean(studio.store, folders / report.training_id)
     return reports
 
@@ -92,8 +92,11 @@ def clean(store: Any, folder: Path) -> None:
     except SpoolLocked:
         return
     with lock:
-        segments, _ = segment.load(folder / "spool")
-        _drop(segments, store.checkpointed(TRAINING + folder.name))
+        try:
+            segments, _ = segment.load(folder / "spool")
+            _drop(segments, store.checkpointed(TRAINING + folder.name))
+        except OSError as error:
+            _logger.warning("The spool in %s could not be cleared: %s", folder, error)
 
 
 def _drop(segments: Sequence[Segment], version: int) -> None:
