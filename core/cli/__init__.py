@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     _serving(up)
     up.add_argument("--host", default="127.0.0.1", help="address to listen on; beyond this machine a token is required")
     up.add_argument("--slots", type=_count, metavar="N", help="trainings at the same time (default: one per device)")
+    up.add_argument("--no-dashboard", action="store_true", help="serve the API alone")
     up.add_argument("--detach", action="store_true", help="return as soon as the server answers, and leave it running")
 
     command("status", "server:status", "say whether a server runs, where, and what it does", client, as_json)

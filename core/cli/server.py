@@ -140,7 +140,7 @@ def end(settings: Settings, pid: int, *, timeout: float) -> None:
 def start(settings: Settings) -> Served:
     """Start a server in a session of its own, and wait until it answers. Raises `Failure` with its last words."""
     arguments = ["up", "--json", "--no-browser", f"--data-dir={settings.data_dir}", f"--host={settings.host}"]
-    arguments += [f"--port={settings.port}"]
+    arguments += [f"--port={settings.port}", *([] if settings.ui else ["--no-dashboard"])]
     if settings.slots is not None:
         arguments.append(f"--slots={settings.slots}")
     with settings.server_log.open("ab") as log:
@@ -221,7 +221,15 @@ def _detach(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> Settings:
     port = DEFAULT_PORT if options.port is None else options.port
-    return prepared(Settings(data_dir=data_dir(options), host=options.host, port=port, slots=options.slots))
+    return prepared(
+        Settings(
+            data_dir=data_dir(options),
+            host=options.host,
+            port=port,
+            slots=options.slots,
+            ui=not options.no_dashboard,
+        )
+    )
 
 
 def _holder(settings: Settings) -> lock.Holder | None:

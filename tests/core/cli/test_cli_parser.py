@@ -93,7 +93,7 @@ def test_without_a_server_a_command_says_how_to_start_one(
     assert core.cli.main([*arguments, "--data-dir", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert "No server runs on" in said.err + said.out
-    assert f"'saestudio up --data-dir {tmp_path}'" in said.err + said.out
+    assert f"saestudio up --data-dir {tmp_path}'" in said.err + said.out
 
 
 def test_a_reader_that_has_enough_ends_a_command_quietly() -> None:

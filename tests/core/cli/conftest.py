@@ -1,0 +1,23 @@
+"""A data directory with a server, and one without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_harness import Cli
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """A data directory with a server that all tests of commands share."""
+    cli = Cli(tmp_path_factory.mktemp("served"))
+    with cli.up():
+        yield cli
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """An empty data directory without a server."""
+    return Cli(tmp_path / "data")

@@ -1,0 +1,172 @@
+"""Commands on the trainings of a running server."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from cli_harness import Cli
+
+from events.control import PauseRequested
+from events.training import TrainingFailed, TrainingPaused, TrainingResumed
+
+
+def test_ls_show_and_logs_say_what_the_log_says(served: Cli) -> None:
+    with served.training("a readable name") as training:
+        training.log("the first line", "the second [bold]line[/]")
+        training.log("a warning", level="WARNING")
+        training.step(3, fvu=0.125)
+        listed = served("ls")
+        assert listed.status == 0
+        line = next(line for line in listed.out.splitlines() if training.id in line)
+        assert "running" in line
+        assert "a readable name" in line
+        assert "0.125" in line
+        row = served("show", training.id, "--json").json()
+        assert (row["id"], row["step"], row["fvu"]) == (training.id, 3, 0.125)
+        assert "a readable name" in served("show", training.id).out
+        lines = served("logs", training.id).out.splitlines()
+        assert [line.split("  ", 1)[1] for line in lines] == [
+            "INFO     the first line", "INFO     the second [bold]line[/]", "WARNING  a warning",
+        ]  # fmt: skip
+        assert served("logs", training.id, "-n", "1").out.endswith("a warning\n")
+        assert "first" not in served("logs", training.id, "--level", "warning").out
+        rows = [json.loads(line) for line in served("logs", training.id, "--json").out.splitlines()]
+        assert [row["version"] for row in rows] == sorted(row["version"] for row in rows)
+        assert served("ls", "--status", "failed,queued", "--json").json()["counts"]["running"] >= 1
+
+
+def test_the_beginning_of_an_id_is_enough_where_no_other_has_it(served: Cli) -> None:
+    with served.training() as one, served.training() as other:
+        common = len([a for a, b in zip(one.id, other.id, strict=True) if a == b])
+        unique = next(n for n in range(1, 15) if one.id[:n] != other.id[:n])
+        assert served("show", one.id[: unique + 4].upper(), "--json").json()["id"] == one.id
+        refused = served("show", one.id[: unique - 1])
+        assert refused.status == 1
+        assert one.id in refused.err
+        assert other.id in refused.err
+        assert common
+
+
+@pytest.mark.parametrize("command", ["show", "logs", "pause", "resume", "stop", "checkpoint", "wait"])
+def test_an_unknown_training_is_refused_with_a_sentence(served: Cli, command: str) -> None:
+    for wanted in ("00000000000000", "zzz"):
+        refused = served(command, wanted)
+        assert refused.status == 1
+        assert wanted in refused.err
+        assert len(refused.err.splitlines()) == 1
+
+
+def test_pause_reaches_the_writer_and_a_refusal_gives_the_reason(served: Cli) -> None:
+    with served.training() as training:
+        training.step(1)
+        asked = served("pause", training.id, "--json")
+        assert asked.status == 0, asked.err
+        assert asked.json()["position"] > 0
+        refused = served("pause", training.id)
+        assert (refused.status, refused.out) == (1, "")
+        assert "pausing already" in refused.err
+        training.emit(TrainingPaused(step=1))
+
+
+def test_wait_ends_when_the_status_is_reached(served: Cli) -> None:
+    with served.training() as training:
+        training.step(1)
+        waiting = served.start("wait", training.id, "--until", "paused,completed", "--json")
+        training.emit(TrainingPaused(step=1), TrainingResumed(step=1))
+        training.complete(2)
+        out, said = waiting.communicate(timeout=60)
+        assert waiting.returncode == 0, said
+        assert json.loads(out)["status"] in ("paused", "completed")
+        assert served("wait", training.id).status == 0
+
+
+def test_wait_ends_with_1_where_another_final_status_comes(served: Cli) -> None:
+    with served.training() as training:
+        training.step(1)
+        waiting = served.start("wait", training.id, "--until", "completed")
+        training.emit(TrainingFailed(error="the numbers went bad"))
+        _, said = waiting.communicate(timeout=60)
+        assert waiting.returncode == 1
+        assert "failed, not completed: the numbers went bad" in said
+
+
+def test_wait_gives_up_with_124_when_time_is_up(served: Cli) -> None:
+    with served.training() as training:
+        training.step(1)
+        late = served("wait", training.id, "--until", "completed", "--timeout", "0.3", "--json")
+        assert late.status == 124
+        assert late.json() == {"id": training.id, "status": "running", "reason": None, "reached": False}
+        assert "still running, not completed, after 0.3 seconds" in late.err
+
+
+def test_followed_logs_have_no_gap_and_no_duplicate_at_the_seam(served: Cli) -> None:
+    with served.training() as training:
+        stop = threading.Event()
+        count = 0
+
+        def write() -> None:
+            nonlocal count
+            while not stop.is_set():
+                training.log(f"line {count}")
+                count += 1
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        process = served.start("logs", training.id, "-f", "-n", "5", "--json")
+        try:
+            assert process.stdout is not None
+            lines = [json.loads(process.stdout.readline()) for _ in range(60)]
+        finally:
+            stop.set()
+            writer.join()
+            process.terminate()
+            process.communicate()
+        numbers = [int(line["message"].split()[1]) for line in lines]
+        assert numbers == list(range(numbers[0], numbers[0] + 60))
+        assert len({line["version"] for line in lines}) == 60
+
+
+def test_followed_logs_keep_to_their_level(served: Cli) -> None:
+    with served.training() as training:
+        process = served.start("logs", training.id, "-f", "-n", "0", "--level", "warning", "--json")
+        try:
+            assert process.stdout is not None
+            seen: list[str] = []
+            reader = threading.Thread(target=lambda: seen.append(process.stdout.readline()))
+            reader.start()
+            while not seen:
+                training.log("passed over")
+                training.log("worth a look", level="ERROR")
+                reader.join(0.2)
+        finally:
+            process.terminate()
+            process.communicate()
+        assert json.loads(seen[0])["message"] == "worth a look"
+
+
+def test_rebuild_and_verify_work_through_the_server(served: Cli) -> None:
+    with served.training() as training:
+        training.step(1)
+        rebuilt = served("rebuild")
+        assert rebuilt.status == 0, rebuilt.err
+        verified = served("verify", "--json")
+        assert verified.status == 0, verified.err
+        assert verified.json()["matches"]
+        assert len(verified.json()["verified"]) >= 5
+
+
+def test_a_control_event_is_what_the_command_recorded(served: Cli) -> None:
+    with served.training() as training:
+        training.step(1)
+        position = served("pause", training.id, "--json").json()["position"]
+        address = served("status", "--json").json()["url"]
+        from events.client import Follower
+
+        for recorded in Follower(address, after=position - 1, stream=f"control-{training.id}"):
+            assert recorded.position == position
+            assert isinstance(recorded.data, PauseRequested)
+            assert recorded.actor.startswith("user:")
+            break
+        training.emit(TrainingPaused(step=1))
