@@ -43,6 +43,8 @@ from .ws import follow, ingest
 
 DASHBOARD = "dashboard"
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
 Say = Callable[[str], None]
 """Called with one sentence about what goes on."""
 
@@ -55,7 +57,7 @@ def create_app(studio: Studio) -> Starlette:
         return Response(description, media_type=JSON)
 
     routes: list[BaseRoute] = [
-        Route(path, _endpoint(operations), methods=list(operations)) for path, operations in _by_path()
+        Route(path, _endpoint(operations), methods=_METHODS) for path, operations in _by_path()
     ]
     routes += [
         Route("/openapi.json", describe, methods=["GET"]),
@@ -132,8 +134,11 @@ def _by_path() -> Iterator[tuple[str, dict[str, Operation]]]:
 
 def _endpoint(operations: dict[str, Operation]) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        method = "GET" if request.method == "HEAD" else request.method
-        return await operations[method](request)
+        operation = operations.get("GET" if request.method == "HEAD" else request.method)
+        if operation is None:
+            detail = f"{request.method} is not possible at {request.url.path}."
+            raise problems.ApiError(405, detail, headers={"Allow": ", ".join(operations)})
+        return await operation(request)
 
     return endpoint
 
