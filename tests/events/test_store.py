@@ -25,6 +25,7 @@ from events import upcasters
 from events.errors import DataDirectoryInUse, LogClosed, LogUnavailable, PositionBeyondHead
 from events.event import EventRejected, UnknownEvent
 from events.log import LogWritten
+from events.recent import Blocks
 from events.store import Append, Batch, EventStore
 from events.training import StepTrained, TrainingStopped
 
@@ -428,6 +429,30 @@ def test_batches_hold_all_of_the_log(store: EventStore) -> None:
     (cold,) = store.read_batches(0, types=["LogWritten"])
     assert (len(cold), cold.columnar) == (50, {})
     assert next(store.read_batches(0, upto=5)).last == 5
+
+
+def test_a_long_replay_from_the_file_misses_nothing_at_any_seam(path: Path) -> None:
+    with EventStore.open(path, recent_bytes=100_000) as store:
+        count = 2 * Blocks.SIZE + 1_500
+        for start in range(0, count, 3_000):
+            numbers = range(start + 1, min(count, start + 3_000) + 1)
+            store.append(Append("a", [line(str(n)) if n % 500 == 0 else step(n) for n in numbers])).result()
+        assert store.recent(0) is None
+        for first in (0, 7, Blocks.SIZE - 1, Blocks.SIZE):
+            found: list[int] = []
+            after = first
+            while after < store.head:
+                page = store.read(after, limit=999)
+                for each in page.events:
+                    data = each.data
+                    number = data.step if isinstance(data, StepTrained) else int(getattr(data, "message", 0))
+                    assert each.position == each.version == number
+                found += [each.position for each in page.events]
+                assert len(page) == 999 or page.position == store.head
+                after = page.position
+            assert found == list(range(first + 1, count + 1))
+        upto = store.read(Blocks.SIZE - 3, limit=999, upto=Blocks.SIZE + 3)
+        assert [each.position for each in upto.events] == list(range(Blocks.SIZE - 2, Blocks.SIZE + 4))
 
 
 def test_a_transaction_is_made_whole_or_not_at_all(store: EventStore) -> None:
