@@ -27,9 +27,10 @@ from websockets.sync.client import ClientConnection
 from . import codec
 from .client import INGEST_PATH, ServerAddress, connect_sync, decode_recorded
 from .control import TrainingCreated
+from .errors import SpoolError
 from .event import Event, EventRejected, Recorded, UnknownEvent, event_type, now_us
 from .segment import SegmentHeader
-from .spool import SEGMENT_SIZE, Spool, SpoolGap
+from .spool import SEGMENT_SIZE, Spool, SpoolGap, is_held
 from .streams import TRAINING
 from .wire import Appended, Batch, Checkpointed, Control, Hello, Ready, Rejected
 
@@ -67,7 +68,8 @@ def encode_frame(occurred_at: int, event: Event) -> bytes:
 class Emitter:
     """Writes one training's events to its stream, whatever happens to the server.
 
-    `folder` is the run folder, whose lock the caller holds (`spool.hold`); the spool lies in it. `address` is asked
+    `folder` is the run folder, whose lock the process holds (`spool.hold`) for as long as the emitter lives; the spool
+    lies in it. Without the lock, `SpoolError` is raised. `address` is asked
     before every connection where the server is (None: nowhere now). `created` and `created_at` (µs) create the training
     in a log that does not know it. `on_control` gets each control event of the training once, in the emitter's thread;
     `on_trouble` one sentence for whatever a person should know, which also goes to the log.
@@ -98,6 +100,9 @@ class Emitter:
         header = SegmentHeader(
             training_id=training_id, stream=self.stream, created=created, created_at=self._created_at
         )
+        if not is_held(folder):
+            # Whoever finds the lock free takes the spool for a dead process's and cuts its files, mapped or not.
+            raise SpoolError(f"{folder} is not held: an emitter writes only where its process has the lock.")
         self._spool = Spool(folder / "spool", header, segment_size=segment_size, on_trouble=self._trouble)
         self._acknowledged = 0
         self._progress = threading.Condition()

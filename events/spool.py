@@ -91,6 +91,21 @@ def hold(folder: Path, *, wait: float = 0.0) -> FolderLock:
     return FolderLock(path, descriptor)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether some process, this one or another, holds the lock of a run folder."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 class SpoolGap(SpoolError):
     """The frames after `after` are gone; the next that the spool holds has version `first`."""
 

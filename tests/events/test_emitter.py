@@ -30,6 +30,7 @@ from events.control import (
     WriterClaimed,
 )
 from events.emitter import MAX_FRAME, Emitter, encode_frame
+from events.errors import SpoolError
 from events.event import EventRejected, Recorded, UnknownEvent
 from events.ids import new_id
 from events.log import LogWritten
@@ -69,6 +70,7 @@ class Trainer:
     def __init__(
         self, folder: Path, training: str, address: Callable[[], ServerAddress | None], **options: Any
     ) -> None:
+        self.lock = hold(folder)
         self.said: list[str] = []
         self.controls: list[Recorded] = []
         self.emitter = Emitter(
@@ -92,6 +94,7 @@ class Trainer:
 
     def __exit__(self, *_: object) -> None:
         self.emitter.close(0)
+        self.lock.release()
 
 
 def nowhere() -> None:
@@ -274,6 +277,7 @@ def test_closing_does_not_wait_longer_than_it_is_told(tmp_path: Path) -> None:
         wait_for(lambda: trainer.emitter.version == 10)
         began = time.monotonic()
         assert trainer.emitter.close(0.2) is False
+        trainer.lock.release()
         assert time.monotonic() - began < 8
     (left,) = segment.load(tmp_path / "run" / "spool")[0]
     assert left.count == 10
@@ -360,12 +364,18 @@ def test_a_control_handler_that_fails_does_not_end_the_emitter(
     def fail(_: Recorded) -> None:
         raise RuntimeError("no")
 
-    emitter = Emitter(tmp_path / "run", training, address=lambda: server.address, on_control=fail)
-    server.store.append(Append(CONTROL + training, [PauseRequested()])).result()
-    wait_for(lambda: "could not be acted on" in caplog.text)
-    emitter.emit(step(1))
-    assert emitter.flush(20)
-    emitter.close(0)
+    with hold(tmp_path / "run"):
+        emitter = Emitter(tmp_path / "run", training, address=lambda: server.address, on_control=fail)
+        server.store.append(Append(CONTROL + training, [PauseRequested()])).result()
+        wait_for(lambda: "could not be acted on" in caplog.text)
+        emitter.emit(step(1))
+        assert emitter.flush(20)
+        emitter.close(0)
+
+
+def test_without_the_run_folders_lock_there_is_no_emitter(tmp_path: Path) -> None:
+    with pytest.raises(SpoolError, match="is not held"):
+        Emitter(tmp_path / "run", new_id(), address=nowhere)
 
 
 # Earlier and other processes
