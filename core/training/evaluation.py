@@ -203,13 +203,13 @@ class Evaluation:
     ) -> EvaluationMade:
         sae = student.sae
         variation = float(sums.target_square - sums.target.square().sum() / tokens)
-        fvu = float(sums.error) / variation if variation > 0 else None
+        fvu = _finite(float(sums.error) / variation) if variation > 0 else None
         l0 = float(sums.fired.sum()) / tokens
         product = float(sums.product)
         density = sums.fired.double() / tokens
         recovered = None
         if losses is not None and losses.zero > losses.clean:
-            recovered = (losses.zero - losses.spliced) / (losses.zero - losses.clean)
+            recovered = _finite((losses.zero - losses.spliced) / (losses.zero - losses.clean))
         dead = int(sae.firing.count_dead())
         judgement, reasons = verdict(
             recovered=recovered, dead_share=dead / sae.latents, l0=l0, wanted_l0=sae.wanted_l0, fvu=fvu
@@ -293,6 +293,10 @@ def verdict(
     if abs(l0 - wanted_l0) > 0.1 * wanted_l0:
         watch.append(f"L0 is {l0:.1f}; {wanted_l0:g} were asked for.")
     return ("watch", tuple(watch)) if watch else ("good", ())
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _where(kept: Tensor, replacement: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -25,6 +25,7 @@ log = logging.getLogger("core.training")
 
 _NON_FINITE_LIMIT = 10
 _MEMORY_EVERY = 16
+_WINDOW = 4_096
 _SKIPPED = FIELDS.index("skipped")
 
 
@@ -108,7 +109,7 @@ class Loop:
         self._memory: int | None = None
         self._seconds_before = 0.0
         self._began = self.speed.now()
-        self._window: list[StepTrained] = []
+        self._window: deque[StepTrained] = deque(maxlen=_WINDOW)
         self.speed.mark(0)
 
     @property
@@ -132,8 +133,9 @@ class Loop:
         self._report(self._readback.drain())
 
     def window(self) -> list[StepTrained]:
-        """The events that were reported since the last call."""
-        window, self._window = self._window, []
+        """The events that were reported since the last call, the last few thousand at most."""
+        window = list(self._window)
+        self._window.clear()
         return window
 
     def snapshot(self) -> checkpoint.Snapshot:

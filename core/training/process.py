@@ -56,10 +56,10 @@ def run(folder: Path, *, resume: bool, progress: TextIO | None) -> int:
             emitter.emit(event, occurred_at=occurred_at)
 
         lines = Progress(progress)
-        with Reporting(emit) as reporting:
+        with Reporting(emit):
             # What an earlier process of this training did must not be done twice, whoever started this one.
             again = resume or spec.resume or emitter.version > 0 or (folder / runs.CHECKPOINTS).is_dir()
-            code = _train(folder, spec, emit, wishes, lines, reporting, resume=again)
+            code = _train(folder, spec, emit, wishes, lines, resume=again)
         # Without a server in sight there is nobody to wait for: the spool is taken in later.
         emitter.close(FLUSH_SECONDS if emitter.connected or _address(spec.data_dir) is not None else 0.0)
     return code
@@ -71,7 +71,6 @@ def _train(
     emit: Emit,
     wishes: Wishes,
     lines: Progress,
-    reporting: Reporting,
     *,
     resume: bool,
 ) -> int:
@@ -80,7 +79,6 @@ def _train(
         # Imported here, so that an error in loading torch is told like any other.
         from .trainer import Trainer
 
-        reporting.include_libraries()
         trainer = Trainer(spec, folder, emit, wishes, lines, resume=resume)
         outcome = trainer.run()
     except Exception as error:
@@ -100,6 +98,8 @@ def describe(error: BaseException) -> str:
     if not words:
         return f"{type(error).__name__}."
     words = words if words.endswith((".", "!", "?")) else f"{words}."
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"The device's memory does not suffice; a smaller batch_size or latent_dim needs less. ({words})"
     module = type(error).__module__
     if module.startswith(("core.", "events.")) or type(error) is ValueError:
         return words

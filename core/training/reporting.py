@@ -83,14 +83,15 @@ class Reporting:
         if self._hooks is not None:
             threading.excepthook, sys.unraisablehook = self._hooks
 
-    def include_libraries(self) -> None:
-        """Libraries that keep their records from the root logger pass them on; call it once they are imported."""
-        for name in ("transformers", "datasets", "huggingface_hub"):
-            library = logging.getLogger(name)
-            library.propagate = True
-            # Their own handlers would print every line a second time.
-            for handler in list(library.handlers):
-                library.removeHandler(handler)
+
+def include_libraries() -> None:
+    """Libraries that keep their records from the root logger pass them on; call it once they are imported."""
+    for name in ("transformers", "datasets", "huggingface_hub"):
+        library = logging.getLogger(name)
+        library.propagate = True
+        # Their own handlers would print every line a second time.
+        for handler in list(library.handlers):
+            library.removeHandler(handler)
 
 
 class Progress:

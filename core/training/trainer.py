@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -35,16 +37,22 @@ from .checkpoint import Checkpoints, Snapshot
 from .control import Wishes
 from .evaluation import Evaluation, budget
 from .loop import Loop, students_of
-from .reporting import Progress, rate_in_words
+from .reporting import Progress, include_libraries, rate_in_words
 from .student import Pair, Student
 
 log = logging.getLogger("core.training")
 
 Outcome = Literal["completed", "paused", "stopped"]
+Ending = Literal["paused", "stopped"]
 Reason = Literal["interval", "request", "pause", "stop", "end"]
 
 _LIBRARIES = ("torch", "transformers", "datasets", "safetensors", "numpy", "saestudio")
 _ALARM_SHARE = 0.1
+_PHASE_SECONDS = 5.0
+
+
+class _Leave(Exception):
+    """The preparation was interrupted by a pause or a stop."""
 
 
 class NothingToTrain(Exception):
@@ -70,6 +78,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.config = resolve(self.spec.config, self.spec.model)
+        self._told = ("", 0.0)
 
     def run(self) -> Outcome:
         """Train to the end, or to a pause or stop. Whatever goes wrong is raised."""
@@ -77,11 +86,36 @@ class Trainer:
         checkpoints = Checkpoints(self.folder / CHECKPOINTS, self.config.checkpoints_kept)
         checkpoints.tidy()
         snapshot = checkpoints.newest() if self.resume else None
-        loop, evaluation, fingerprint = self._prepare(device, snapshot)
+        if snapshot is not None:
+            self.wishes.forget_up_to(snapshot.state["control_until"])
+        try:
+            loop, evaluation, fingerprint = self._prepare(device, snapshot)
+        except _Leave:
+            return self.leave(snapshot.step if snapshot is not None else 0)
         self.step = loop.step
         self._tell_start(loop, device, fingerprint, snapshot)
         run = _Run(self, loop, checkpoints, evaluation, device)
         return run.to_the_end()
+
+    def leave(self, step: int) -> Ending:
+        """Tell that the training ended after `step` because it was asked to."""
+        if self.wishes.stop:
+            log.info("Stopped after step %s.", f"{step:,}")
+            self.emit(TrainingStopped(step=step), None)
+            return "stopped"
+        log.info("Paused after step %s.", f"{step:,}")
+        self.emit(TrainingPaused(step=step), None)
+        return "paused"
+
+    def _phase(self, what: str, done: int, total: int | None) -> None:
+        """How far the preparation is; also the moment to notice that it is not wanted any more."""
+        self.progress.phase(what, done, total)
+        now = time.monotonic()
+        if what != self._told[0] or now - self._told[1] > _PHASE_SECONDS:
+            self._told = (what, now)
+            log.info("%s: %s%s.", what, f"{done:,}", f" of {total:,}" if total is not None else "")
+        if self.wishes.leave:
+            raise _Leave
 
     def _prepare(self, device: torch.device, snapshot: Snapshot | None) -> tuple[Loop, Evaluation, str]:
         # Imported here: transformers takes seconds, which a trainer that cannot run need not wait for.
@@ -91,6 +125,7 @@ class Trainer:
         from core.activations.tokens import TokenRows, open_rows
         from core.sae.normalisation import normalisation
 
+        include_libraries()
         spec, config = self.spec, self.config
         pairs = _pairs(config)
         log.info("Loading the model %s on %s.", spec.model.title or spec.model.model_id, device)
@@ -106,13 +141,13 @@ class Trainer:
                 cache=spec.data_dir / "tokens",
                 data_seed=config.data_seed,
                 weights=config.dataset_weights,
-                progress=self.progress.phase,
+                progress=self._phase,
             )
 
         train = rows("train")
         total = config.total_steps * config.batch_size
         if snapshot is None:
-            found = measure(lm, train, pairs, total_tokens=total, progress=self.progress.phase)
+            found = measure(lm, train, pairs, total_tokens=total, progress=self._phase)
             students: list[Student] = []
             for pair in pairs:
                 facts = found[pair]
@@ -133,13 +168,12 @@ class Trainer:
             batch_size=config.batch_size,
             total_tokens=total,
             data_seed=config.data_seed,
-            progress=self.progress.phase,
+            progress=self._phase,
         )
         loop = Loop(config, source, students, device, self.emit)
         if snapshot is not None:
             log.info("Going on from the checkpoint of step %s.", f"{snapshot.step:,}")
             loop.restore(snapshot)
-            self.wishes.forget_up_to(snapshot.state["control_until"])
         elif self.resume:
             log.info("There is no checkpoint to go on from; the training starts anew.")
         return loop, Evaluation(lm, rows("held-out"), students), train.fingerprint
@@ -194,7 +228,7 @@ class _Run:
         self._checkpoints = checkpoints
         self._evaluation = evaluation
         self._device = device
-        self._saved_step = loop.step if checkpoints.steps() else 0
+        self._saved_step = loop.step
         self._alarmed: set[str] = set()
         self._last_evaluation: list[EvaluationMade] = []
 
@@ -225,18 +259,11 @@ class _Run:
 
     def _leave(self) -> Outcome:
         step = self._loop.step
-        stop = self._wishes.stop
         self._loop.drain()
         if step > 0:
-            self._save("stop" if stop else "pause")
+            self._save("stop" if self._wishes.stop else "pause")
         self._tell_progress(last=True)
-        if stop:
-            log.info("Stopped after step %s.", f"{step:,}")
-            self._emit(TrainingStopped(step=step), None)
-            return "stopped"
-        log.info("Paused after step %s.", f"{step:,}")
-        self._emit(TrainingPaused(step=step), None)
-        return "paused"
+        return self._trainer.leave(step)
 
     def _save(self, reason: Reason) -> None:
         loop = self._loop
@@ -274,7 +301,11 @@ class _Run:
         loop.drain()
         with loop.speed.hold():
             limits = budget(self._device, last=last)
-            made = self._evaluation.run(loop.step, limits, lambda: wishes.leave)
+            try:
+                made = self._evaluation.run(loop.step, limits, lambda: wishes.leave)
+            except torch.OutOfMemoryError as error:
+                log.error("There is not enough memory to evaluate step %s (%s); training goes on.", loop.step, error)
+                made = []
         for event in made:
             self._emit(event, None)
         if last:
@@ -378,7 +409,9 @@ def _pairs(config: TrainingConfig) -> list[Pair]:
 
 
 def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    """None where there is no finite mean."""
+    mean = sum(values) / len(values) if values else math.nan
+    return mean if math.isfinite(mean) else None
 
 
 def _mean_of(events: list[StepTrained], field: str) -> float:

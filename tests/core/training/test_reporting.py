@@ -12,7 +12,7 @@ import warnings
 import pytest
 from synthetic import Told
 
-from core.training.reporting import Progress, Reporting, rate_in_words
+from core.training.reporting import Progress, Reporting, include_libraries, rate_in_words
 from events.event import Event
 from events.log import LogWritten
 
@@ -60,6 +60,22 @@ def test_warnings_of_libraries_are_told() -> None:
     ((level, logger, message),) = _lines(told)
     assert (level, logger) == ("WARNING", "py.warnings")
     assert "an old option" in message
+
+
+def test_libraries_that_keep_their_log_to_themselves_are_told_too() -> None:
+    library = logging.getLogger("transformers")
+    before = library.propagate, list(library.handlers)
+    library.propagate = False
+    told = Told()
+    try:
+        with Reporting(told, io.StringIO()):
+            include_libraries()
+            logging.getLogger("transformers.somewhere").warning("an odd checkpoint")
+    finally:
+        library.propagate = before[0]
+        for handler in before[1]:
+            library.addHandler(handler)
+    assert _lines(told) == [("WARNING", "transformers.somewhere", "an odd checkpoint")]
 
 
 def test_a_thread_that_dies_and_an_error_in_a_finaliser_are_told() -> None:

@@ -6,6 +6,8 @@ import pytest
 import torch
 from synthetic import CPU, PAIRS, Synthetic, config, students
 
+from core.sae.normalisation import normalisation
+from core.sae.recipe import Firing
 from core.training.student import FIELDS, Student, rate
 
 
@@ -104,3 +106,26 @@ def test_its_reconstruction_is_in_raw_units() -> None:
     assert student.name == "L0.resid_post"
     assert student.parameters() == 2 * 96 * 16 + 96 + 16
     assert student.sae.W_dec.device == CPU
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_step_waits_for_the_gpu(dtype: str) -> None:
+    device = torch.device("cuda")
+    chosen = config(dtype=dtype, total_steps=200, dead_token_threshold=10**6)
+    source = Synthetic(PAIRS[:1])
+    raw = source.sample(0, 4096)[PAIRS[0]]
+    scale, centre = normalisation(
+        "expected_average_only_in", mean=raw.mean(0), mean_norm=4.0, variance=20.0, sample=raw
+    )
+    student = Student.new(chosen, PAIRS[0], scale, centre, device)
+    batches = [source.next_batch()[PAIRS[0]].to(device) for _ in range(8)]
+    student.step(batches[0], 1, 1e-3)
+    torch.cuda.synchronize()
+    try:
+        for step in range(2, 102):
+            # The refresh of the dead latents is the one place that may wait.
+            torch.cuda.set_sync_debug_mode("default" if step % Firing.REFRESH == 0 else "error")
+            student.step(batches[step % 8], step, 1e-3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

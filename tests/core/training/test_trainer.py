@@ -20,6 +20,7 @@ from core.training.reporting import Progress
 from core.training.trainer import NothingToTrain, Outcome, Trainer
 from events.control import CheckpointRequested, PauseRequested, StopRequested
 from events.event import Event, Recorded, event_type, now_us
+from events.log import LogWritten
 from events.training import (
     CheckpointDeleted,
     CheckpointSaved,
@@ -188,6 +189,13 @@ def test_a_changed_configuration_is_not_resumed(spec: Callable[..., RunSpec]) ->
     other = msgspec.structs.replace(one, config=msgspec.structs.replace(one.config, k=9))
     with pytest.raises(CheckpointMismatch, match="in k;"):
         Run(other, resume=True)()
+
+
+def test_a_preparation_that_is_not_wanted_any_more_ends_soon(spec: Callable[..., RunSpec]) -> None:
+    run = Run(spec())
+    run.wishes.on_signal(15, None)
+    assert run() == "paused"
+    assert [event for event in run.told if not isinstance(event, LogWritten)] == [TrainingPaused(step=0)]
 
 
 def test_a_configuration_without_a_layer_is_refused(spec: Callable[..., RunSpec]) -> None:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from bare_server import bare_server, wait_for
 from runs import Log, history, run_folder, start
 
 from core.training.checkpoint import load
+from events.control import CheckpointRequested, PauseRequested
 from events.event import Event
 from events.log import LogWritten
 from events.spool import hold
+from events.streams import CONTROL, TRAINING, Append
 from events.training import (
     CheckpointSaved,
     StepTrained,
@@ -131,3 +134,53 @@ def test_a_failure_is_told_in_a_sentence_with_its_traceback(tmp_path: Path) -> N
     errors = [event for event in told if isinstance(event, LogWritten) and event.level == "ERROR"]
     assert "Traceback" in errors[-1].message
     assert not _of(told, TrainingStarted)
+
+
+@pytest.mark.slow
+def test_it_follows_its_control_over_the_socket(tmp_path: Path) -> None:
+    with bare_server(tmp_path / "log") as server:
+        folder = run_folder(tmp_path, total_steps=3_000, checkpoint_interval=0)
+        (tmp_path / "server.json").write_text(json.dumps({"url": server.url, "pid": 0}))
+        server.create(folder.name)
+        process = start(folder)
+        _wait_for_step(process, 3)
+
+        def told() -> list[Event]:
+            recorded = server.store.read_stream(TRAINING + folder.name, limit=100_000)
+            return [each.data for each in recorded]
+
+        def ask(event: Event) -> None:
+            server.store.append(Append(CONTROL + folder.name, [event])).result()
+
+        ask(CheckpointRequested())
+        wait_for(lambda: _of(told(), CheckpointSaved))
+        ask(PauseRequested())
+        assert _finish(process) == 0
+        # The log has everything before the process ends: nothing needs to be taken in from its spool.
+        events = told()
+        saved = [(event.step, event.reason) for event in events if isinstance(event, CheckpointSaved)]
+        (paused,) = _of(events, TrainingPaused)
+        assert isinstance(paused, TrainingPaused)
+        assert [reason for _, reason in saved] == ["request", "pause"]
+        assert events[-1] == paused
+        steps = [event.step for event in events if isinstance(event, StepTrained) and event.sae == 1]
+        assert steps == list(range(1, paused.step + 1))
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_does_not_stop_it(tmp_path: Path) -> None:
+    with bare_server(tmp_path / "log") as server:
+        folder = run_folder(tmp_path, total_steps=600, checkpoint_interval=0)
+        (tmp_path / "server.json").write_text(json.dumps({"url": server.url, "pid": 0}))
+        server.create(folder.name)
+        process = start(folder)
+        _wait_for_step(process, 3)
+        wait_for(lambda: server.store.version(TRAINING + folder.name) > 0)
+        server.stop()
+        _wait_for_step(process, 300)
+        server.start()
+        assert _finish(process) == 0
+        events = [each.data for each in server.store.read_stream(TRAINING + folder.name, limit=100_000)]
+        steps = [event.step for event in events if isinstance(event, StepTrained) and event.sae == 0]
+        assert steps == list(range(1, 601))
+        assert isinstance(events[-1], TrainingCompleted)
