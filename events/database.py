@@ -40,10 +40,12 @@ class Database:
         self.path = path
         self.wal = path.with_name(path.name + ".wal")
         self.attached = False
+        if temp_directory is None:
+            temp_directory = path.with_name(path.name + ".tmp")
         self._config: dict[str, Any] = {
             "memory_limit": memory_limit,
             "threads": threads,
-            "temp_directory": str(temp_directory or path.with_name(path.name + ".tmp")),
+            "temp_directory": str(temp_directory),
             "max_temp_directory_size": temp_limit,
             # Checkpoints are made by the writer: an automatic one would fail a commit that is durable.
             "checkpoint_threshold": "1TB",
@@ -161,10 +163,11 @@ class Database:
                 self._cursors.discard(cursor)
                 self._condition.notify_all()
 
-    def read(self, query: Callable[[DuckDBPyConnection], T]) -> T:
+    def read(self, query: Callable[[DuckDBPyConnection], T], timeout: float = 30) -> T:
         """Runs `query` on a cursor, and again where the database fell under it and was healed."""
-        for _ in range(3):
-            with self.reading() as cursor:
+        deadline = time.monotonic() + timeout
+        while True:
+            with self.reading(deadline - time.monotonic()) as cursor:
                 generation = self._generation
                 try:
                     return query(cursor)
@@ -172,8 +175,11 @@ class Database:
                     if not isinstance(error, duckdb.InterruptException) and "invalidated" not in str(error):
                         raise
             with self._condition:
-                self._condition.wait_for(lambda before=generation: self._generation != before, timeout=10)
-        raise LogUnavailable(f"The log {self.path} cannot be read now: it has to be opened again and again.")
+                healed = self._condition.wait_for(
+                    lambda before=generation: self._generation != before, deadline - time.monotonic()
+                )
+            if not healed:
+                raise LogUnavailable(f"The log {self.path} cannot be read now: it has to be opened again.")
 
     def _enter(self, timeout: float) -> DuckDBPyConnection:
         deadline = time.monotonic() + timeout
@@ -230,7 +236,8 @@ class Database:
                 holder = re.search(r"held in (.*? \(PID \d+\)|PID \d+)", str(error))
                 by = holder.group(1) if holder else "another process"
                 raise DataDirectoryInUse(f"The log {self.path} is in use by {by}.") from error
-            raise LogUnavailable(f"The log {self.path} cannot be opened: {error}") from error
+            reason = str(error).partition("\n")[0]
+            raise LogUnavailable(f"The log {self.path} cannot be opened: {reason}") from error
         self._writer = self._root.cursor()
         self._writer.execute("use log")
         self.attached = True

@@ -488,13 +488,15 @@ class EventStore:
             with contextlib.suppress(duckdb.Error):
                 self._database.transact(lambda con: tables.save_stream_heads(con, heads, self._head))
             self._database.checkpoint(min(5.0, 0.25 * 2**self._failures))
-        except (duckdb.Error, LogUnavailable) as error:
-            _logger.warning("A checkpoint of the log failed, all events are kept: %s", error)
+        except Exception as error:  # noqa: BLE001 (the writer goes on)
+            _logger.warning("A checkpoint of the log failed, all events are kept: %s", _sentence(error))
             self._failures += 1
             self._checkpoint_after = time.monotonic() + min(60.0, self._idle * 2**self._failures)
             self._in_doubt = True
-            with contextlib.suppress(duckdb.Error, LogUnavailable):
+            try:
                 self._recover()
+            except Exception as again:  # noqa: BLE001 (tried again before the next commit)
+                _logger.warning("The log is not available: %s", _sentence(again))
             return False
         self._checkpointed = heads
         self._dirty = False
@@ -549,6 +551,10 @@ class EventStore:
 
 
 def _unavailable(error: Exception) -> LogUnavailable:
-    unavailable = LogUnavailable(f"The log cannot take events now: {error}")
+    unavailable = LogUnavailable(f"The log cannot take events now: {_sentence(error)}")
     unavailable.__cause__ = error
     return unavailable
+
+
+def _sentence(error: Exception) -> str:
+    return str(error).partition("\n")[0]

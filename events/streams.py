@@ -16,6 +16,8 @@ NO_STREAM = 0
 ANY = None
 """Expected version of an append that takes the stream as it is."""
 
+MAX_EPOCH = 2**31 - 1
+
 TRAINING = "training-"
 CONTROL = "control-"
 
@@ -122,6 +124,28 @@ class Group:
 
     def add(self, appends: Sequence[Append]) -> list[Appended]:
         """Places the events of all `appends`, or none. Raises `WrongExpectedVersion` or `Fenced`."""
+        for append in appends:
+            if append.stream.startswith(CONTROL) and any(isinstance(event, WriterClaimed) for event in append.events):
+                raise ValueError("A WriterClaimed is not appended: claim the stream.")
+        return self._add(appends)
+
+    def claim(self, stream: str, epoch: int | None, host: str, pid: int | None, actor: str | None) -> Claim:
+        """Gives `stream` to a writer and records it in its control stream. Raises `Fenced` for an older epoch."""
+        if not stream.startswith(TRAINING):
+            raise ValueError(f"Only a stream {TRAINING}ID has one claimed writer; {stream!r} is not one.")
+        current = self._current(stream)
+        if epoch is not None and epoch < max(current.epoch, 1):
+            raise Fenced(stream, epoch, current.epoch, current.version)
+        if epoch is not None and epoch > MAX_EPOCH:
+            raise ValueError(f"An epoch is at most {MAX_EPOCH}, not {epoch}.")
+        if epoch is None or epoch > current.epoch:
+            epoch = epoch or current.epoch + 1
+            claimed = WriterClaimed(epoch=epoch, first_version=current.version + 1, host=host, pid=pid)
+            self._add([Append(CONTROL + stream.removeprefix(TRAINING), [claimed], actor=actor)])
+            self.changed[stream] = current.claimed(claimed)
+        return Claim(epoch=epoch, version=current.version, log_id=self._log_id)
+
+    def _add(self, appends: Sequence[Append]) -> list[Appended]:
         admitted: list[Admitted] = []
         changed: dict[str, StreamHead] = {}
         answers: list[tuple[Append, int]] = []
@@ -148,40 +172,28 @@ class Group:
             )
             changed[append.stream] = current.extended(current.version + fresh, head + 1, head + fresh)
             head += fresh
+        answered = [self._answer(append, version, admitted) for append, version in answers]
         self.head = head
         self.admitted += admitted
         self.changed.update(changed)
-        return [self._answer(append, version) for append, version in answers]
-
-    def claim(self, stream: str, epoch: int | None, host: str, pid: int | None, actor: str | None) -> Claim:
-        """Gives `stream` to a writer and records it in its control stream. Raises `Fenced` for an older epoch."""
-        if not stream.startswith(TRAINING):
-            raise ValueError(f"Only a stream {TRAINING}ID has one claimed writer; {stream!r} is not one.")
-        current = self._current(stream)
-        if epoch is not None and epoch < max(current.epoch, 1):
-            raise Fenced(stream, epoch, current.epoch, current.version)
-        if epoch is None or epoch > current.epoch:
-            epoch = epoch or current.epoch + 1
-            claimed = WriterClaimed(epoch=epoch, first_version=current.version + 1, host=host, pid=pid)
-            self.add([Append(CONTROL + stream.removeprefix(TRAINING), [claimed], actor=actor)])
-            self.changed[stream] = current.claimed(claimed)
-        return Claim(epoch=epoch, version=current.version, log_id=self._log_id)
+        return answered
 
     def _current(self, stream: str) -> StreamHead:
         return self.changed.get(stream) or self._heads.get(stream) or _NEW
 
-    def _answer(self, append: Append, version: int) -> Appended:
+    def _answer(self, append: Append, version: int, admitted: Sequence[Admitted]) -> Appended:
         count = len(append.events)
-        last = self._place(append.stream, version)
-        first = last if count <= 1 else self._place(append.stream, version - count + 1)
+        last = self._place(append.stream, version, admitted)
+        first = last if count <= 1 else self._place(append.stream, version - count + 1, admitted)
         return Appended(position=last, first_position=first, version=version, count=count)
 
-    def _place(self, stream: str, version: int) -> int:
+    def _place(self, stream: str, version: int, admitted: Sequence[Admitted]) -> int:
         if version == 0:
             return 0
-        for run in reversed(self.admitted):
-            if run.append.stream == stream and run.version <= version:
-                return run.position + version - run.version
+        for runs in (admitted, self.admitted):
+            for run in reversed(runs):
+                if run.append.stream == stream and run.version <= version:
+                    return run.position + version - run.version
         head = self._heads.get(stream, _NEW)
         return head.last_position if head.version == version else self._position_of(stream, version)
 

@@ -32,7 +32,7 @@ from .control import WriterClaimed
 from .errors import LogUnavailable
 from .event import Recorded
 from .ids import new_id
-from .streams import StreamHead, claimed_stream
+from .streams import CONTROL, StreamHead, claimed_stream
 from .upcasters import UPCASTERS
 
 FORMAT = "1"
@@ -121,7 +121,7 @@ def stream_heads(con: Connection) -> dict[str, StreamHead]:
         for stream, version, first, last in rows:
             heads[stream] = heads.get(stream, StreamHead()).extended(version, first, last)
     for recorded in _load_cold(con, "position > ?", [saved], [WriterClaimed.__name__])[0]:
-        if isinstance(recorded.data, WriterClaimed):
+        if isinstance(recorded.data, WriterClaimed) and recorded.stream.startswith(CONTROL):
             stream = claimed_stream(recorded.stream)
             heads[stream] = heads.get(stream, StreamHead()).claimed(recorded.data)
     return heads

@@ -250,7 +250,14 @@ def test_an_epoch_that_was_given_elsewhere_is_taken_over(store: Any) -> None:
 def test_only_trainings_are_claimed(store: Any) -> None:
     assert isinstance(store.claim("catalog").exception(), ValueError)
     assert isinstance(store.claim(TRAINING, epoch=0).exception(), Fenced)
+    assert isinstance(store.claim(TRAINING, epoch=2**31).exception(), ValueError)
     assert store.head == 0
+
+
+def test_a_claim_is_not_smuggled_in_as_an_event(store: Any) -> None:
+    claim = WriterClaimed(epoch=1, first_version=1)
+    assert isinstance(store.append(Append(CONTROL, [line("1"), claim])).exception(), ValueError)
+    assert (store.head, store.epoch(TRAINING)) == (0, 0)
 
 
 def test_a_resend_is_answered_as_the_first_time(store: Any) -> None:
