@@ -61,11 +61,14 @@ class Database:
             if path in _open_here:
                 raise DataDirectoryInUse(f"The log {path} is open in this process already.")
             _open_here.add(path)
-        self._root = duckdb.connect(":memory:", config=self._config)
         try:
-            self._attach()
+            self._root = duckdb.connect(":memory:", config=self._config)
+            try:
+                self._attach()
+            except BaseException:
+                self._root.close()
+                raise
         except BaseException:
-            self._root.close()
             self._forget()
             raise
 
