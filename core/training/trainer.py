@@ -52,7 +52,7 @@ _PHASE_SECONDS = 5.0
 
 
 class _Leave(Exception):
-    """The preparation was interrupted by a pause or a stop."""
+    """The preparation, the first filling of the buffer included, was interrupted by a pause or a stop."""
 
 
 class NothingToTrain(Exception):
@@ -79,6 +79,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.config = resolve(self.spec.config, self.spec.model)
         self._told = ("", 0.0)
+        self._preparing = True
 
     def run(self) -> Outcome:
         """Train to the end, or to a pause or stop. Whatever goes wrong is raised."""
@@ -88,14 +89,14 @@ class Trainer:
         snapshot = checkpoints.newest() if self.resume else None
         if snapshot is not None:
             self.wishes.forget_up_to(snapshot.state["control_until"])
+        self.step = snapshot.step if snapshot is not None else 0
         try:
             loop, evaluation, fingerprint = self._prepare(device, snapshot)
+            self._tell_start(loop, device, fingerprint, snapshot)
+            return _Run(self, loop, checkpoints, evaluation, device).to_the_end()
         except _Leave:
-            return self.leave(snapshot.step if snapshot is not None else 0)
-        self.step = loop.step
-        self._tell_start(loop, device, fingerprint, snapshot)
-        run = _Run(self, loop, checkpoints, evaluation, device)
-        return run.to_the_end()
+            # No step has been taken by this process: there is nothing to save.
+            return self.leave(self.step)
 
     def leave(self, step: int) -> Ending:
         """Tell that the training ended after `step` because it was asked to."""
@@ -107,6 +108,11 @@ class Trainer:
         self.emit(TrainingPaused(step=step), None)
         return "paused"
 
+    def stepped(self, step: int) -> None:
+        """`step` was taken, so that from now on an end comes between two steps."""
+        self.step = step
+        self._preparing = False
+
     def _phase(self, what: str, done: int, total: int | None) -> None:
         """How far the preparation is; also the moment to notice that it is not wanted any more."""
         self.progress.phase(what, done, total)
@@ -114,7 +120,7 @@ class Trainer:
         if what != self._told[0] or now - self._told[1] > _PHASE_SECONDS:
             self._told = (what, now)
             log.info("%s: %s%s.", what, f"{done:,}", f" of {total:,}" if total is not None else "")
-        if self.wishes.leave:
+        if self._preparing and self.wishes.leave:
             raise _Leave
 
     def _prepare(self, device: torch.device, snapshot: Snapshot | None) -> tuple[Loop, Evaluation, str]:
@@ -242,7 +248,8 @@ class _Run:
             if wishes.take_checkpoint():
                 self._save("request")
             loop.advance()
-            step = self._trainer.step = loop.step
+            step = loop.step
+            self._trainer.stepped(step)
             self._tell_progress()
             if step % config.log_interval == 0:
                 self._log_progress()

@@ -198,6 +198,28 @@ def test_a_preparation_that_is_not_wanted_any_more_ends_soon(spec: Callable[...,
     assert [event for event in run.told if not isinstance(event, LogWritten)] == [TrainingPaused(step=0)]
 
 
+def test_a_pause_while_the_buffer_fills_is_no_failure(
+    spec: Callable[..., RunSpec], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(spec())
+
+    class Pausing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("Filling"):
+                run.wishes.on_signal(15, None)
+
+    handler = Pausing()
+    logging.getLogger("core.training").addHandler(handler)
+    caplog.set_level(logging.INFO)
+    try:
+        assert run() == "paused"
+    finally:
+        logging.getLogger("core.training").removeHandler(handler)
+    assert run.of(TrainingStarted)
+    assert not run.of(StepTrained)
+    assert run.told[-1] == TrainingPaused(step=0)
+
+
 def test_a_configuration_without_a_layer_is_refused(spec: Callable[..., RunSpec]) -> None:
     one = spec()
     empty = msgspec.structs.replace(one, config=msgspec.structs.replace(one.config, training_layers=()))
