@@ -206,7 +206,7 @@ def outcome(row: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) ->
 
 
 def _line(steps: Sequence[StepTrained]) -> headless.ProgressLine:
-    """The newest step of every SAE as one line: means, and the sum of dead latents."""
+    """The newest step of every SAE as one line: means over the SAEs."""
     newest = steps[-1]
     left = (DEMO["total_steps"] - newest.step) * DEMO["batch_size"]
     return headless.ProgressLine(
@@ -215,7 +215,6 @@ def _line(steps: Sequence[StepTrained]) -> headless.ProgressLine:
         loss=sum(one.loss for one in steps) / len(steps),
         l0=sum(one.l0 for one in steps) / len(steps),
         fvu=sum(one.fvu for one in steps) / len(steps),
-        dead_latents=sum(one.dead_latents for one in steps),
         tokens_per_second=newest.tokens_per_second,
         eta_seconds=left / newest.tokens_per_second if newest.tokens_per_second > 0 else None,
     )

@@ -42,7 +42,6 @@ class ProgressLine(msgspec.Struct, kw_only=True):
     loss: float | None = None
     l0: float | None = None
     fvu: float | None = None
-    dead_latents: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
     ended: str | None = None
@@ -58,8 +57,8 @@ class Ended(msgspec.Struct, kw_only=True):
     seconds: float
 
 
-def run(folder: Path, *, resume: bool, environment: dict[str, str], quiet: bool) -> Ended:
-    """Run the trainer of a run folder until it ends, showing how it goes.
+def run(folder: Path, title: str, *, resume: bool, environment: dict[str, str], quiet: bool) -> Ended:
+    """Run the trainer of a run folder until it ends, showing how it goes under a title.
 
     The first Ctrl-C (or SIGTERM, or a closed terminal) asks it for a checkpoint and its end, the second kills it.
     """
@@ -81,6 +80,7 @@ def run(folder: Path, *, resume: bool, environment: dict[str, str], quiet: bool)
     with process, _signals(child.on_signal):
         assert process.stdout is not None
         with display(quiet) as shown:
+            shown.say(f"{title}, process {process.pid}")
             for line in process.stdout:
                 child.last = _merged(child.last, line)
                 shown.show(child.last)
@@ -228,8 +228,5 @@ def figures(line: ProgressLine) -> str:
 
 
 def summary(line: ProgressLine) -> str:
-    """`FVU 0.213, L0 16.0, 12 dead latents`."""
-    parts = [f"FVU {output.number(line.fvu)}", f"L0 {output.number(line.l0)}"]
-    if line.dead_latents is not None:
-        parts.append(f"{output.number(line.dead_latents)} dead latents")
-    return ", ".join(parts)
+    """`FVU 0.213, L0 16.0`."""
+    return f"FVU {output.number(line.fvu)}, L0 {output.number(line.l0)}"

@@ -54,9 +54,6 @@ def train(options: argparse.Namespace) -> int:
     """Make a training and run it to its end."""
     raw, name, problems = _configuration(options)
     address = find_server(options)
-    if address is None and not options.json:
-        remark = f"No server runs on {data_dir(options)}; the next one takes this training in, also while it runs."
-        output.err().print(remark, markup=False)
     models, datasets = _catalogue(address)
     checked, models, datasets = _checked(raw, models, datasets, quiet=options.json)
     problems += [problem.message for problem in checked.problems]
@@ -126,14 +123,16 @@ def _run(
         environment["SAESTUDIO_SERVER"] = address.url
     if address is not None and address.token is not None and (options.server or options.token_file):
         environment["SAESTUDIO_TOKEN"] = address.token
-    if not options.json:
-        output.err().print(f"{'Resuming' if resume else 'Training'} {spec.name} ({spec.id})", markup=False)
-    ended = headless.run(folder, resume=resume, environment=environment, quiet=options.json)
+    if address is None and not options.json:
+        remark = f"No server runs on {settings.data_dir}; the next one takes this training in, also while it runs."
+        output.err().print(remark, markup=False)
+    title = f"{'Resuming' if resume else 'Training'} {spec.name} ({spec.id})"
+    ended = headless.run(folder, title, resume=resume, environment=environment, quiet=options.json)
     outcome, status = _outcome(ended)
     last = ended.last
     if options.json:
         facts = {"id": spec.id, "name": spec.name, "status": outcome, "seconds": round(ended.seconds, 1)}
-        shown = ("step", "total_steps", "loss", "l0", "fvu", "dead_latents", "error")
+        shown = ("step", "total_steps", "loss", "l0", "fvu", "error")
         output.print_json(facts | {field: getattr(last, field) for field in shown} | {"folder": str(folder)})
         return status
     if outcome == "completed":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -133,3 +134,25 @@ class Writer:
 
     def complete(self, step: int) -> None:
         self.emit(TrainingCompleted(step=step))
+
+
+def write_corpus(path: Path) -> Path:
+    """A few hundred kilobytes of text that is on every machine."""
+    sources = (Path(argparse.__file__).parent / name for name in ("argparse.py", "typing.py", "inspect.py", "ast.py"))
+    path.write_text("\n".join(source.read_text("utf-8") for source in sources), "utf-8")
+    return path
+
+
+def small(corpus: Path, **settings: Any) -> list[str]:
+    """Arguments of `train` for a training of the demo model that takes seconds."""
+    chosen = {
+        "datasets": [str(corpus)],
+        "training_layers": [1],
+        "latent_dim": 64,
+        "k": 4,
+        "batch_size": 64,
+        "checkpoint_interval": 0,
+        "eval_interval": 0,
+        **settings,
+    }
+    return ["--demo", *(f"--set={name}={json.dumps(value)}" for name, value in chosen.items())]

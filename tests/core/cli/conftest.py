@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_harness import Cli
+from cli_harness import Cli, write_corpus
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +21,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 def cli(tmp_path: Path) -> Cli:
     """An empty data directory without a server."""
     return Cli(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text to train on."""
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "text.txt")
