@@ -48,6 +48,7 @@ _UPKEEP = 0.01
 _SYNC = 1.0
 _RETRY = 2.0
 _REPLY = 60.0
+_PAUSE = 1.0  # before a batch is sent again that the log could not take
 
 _logger = logging.getLogger(__name__)
 _encoder = msgspec.msgpack.Encoder()
@@ -431,7 +432,7 @@ class _Delivery:
                             acknowledged = current
                         case "unavailable":
                             self._emitter._tell(f"The server takes no events now: {rejected.reason}")
-                            not_before = now + 1.0
+                            not_before = now + _PAUSE
                         case "too_large" if limit > 1:
                             limit = 1
                         case _:
