@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ os.environ["BOKEH_RESOURCES"] = "server"
 
 import panel as pn
 import panel_material_ui as pmui
+from bokeh.util.warnings import BokehUserWarning
 from panel.io.server import get_server
 from tornado.ioloop import IOLoop
 
@@ -25,6 +27,9 @@ from .pages.trainings import TrainingsPage
 from .session import Route, Session, View
 
 _LOST_SESSION_MS = 30_000
+
+# BokehJS sends a model that it has just been given back whole with the first message about it, which does no harm.
+warnings.filterwarnings("ignore", "reference already known", BokehUserWarning)
 
 
 def find_page(session: Session, route: Route) -> View:

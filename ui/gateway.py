@@ -35,7 +35,7 @@ class ApiRefused(ApiError):
 class Training(msgspec.Struct, frozen=True, kw_only=True):
     """A training as the API gives it.
 
-    Times are in µs since 1970; `loss`, `l0`, `fvu` and `dead_latents` are the newest, the mean over the SAEs.
+    Times are in µs since 1970; `loss`, `l0` and `fvu` are the newest, the mean over the SAEs, `dead_latents` their sum.
     """
 
     id: str
@@ -59,7 +59,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     loss: float | None = None
     l0: float | None = None
     fvu: float | None = None
-    dead_latents: float | None = None
+    dead_latents: int | None = None
     tokens: int | None = None
     tokens_per_second: float | None = None
 
@@ -75,6 +75,9 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     dead_latents: float | None = None
     learning_rate: float | None = None
     tokens_per_second: float | None = None
+
+
+_CHARTED = [name for name in MetricRow.__struct_fields__ if name not in ("step", "sae")]
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,7 +173,8 @@ class Gateway:
 
     async def history(self, training_id: str, *, points: int) -> History:
         """The training's metrics from its first step, in `points` buckets that keep the extremes of each metric."""
-        return await self._get(f"trainings/{quote(training_id, safe='')}/metrics", History, {"points": points})
+        query = {"points": points, "fields": ",".join(_CHARTED)}
+        return await self._get(f"trainings/{quote(training_id, safe='')}/metrics", History, query)
 
     async def logs(
         self, training_id: str, *, limit: int = 50, before: int | None = None, level: str = "", q: str = ""

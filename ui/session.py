@@ -92,12 +92,6 @@ class Session:
         if not self._over:
             self._document.add_next_tick_callback(change)
 
-    def go(self, url: str, *, replace: bool = False) -> None:
-        """Show another page, and its address."""
-        self.router.go(url, replace=replace)
-        if not replace:
-            self.open(parse(url))
-
     # What the application uses
 
     def open(self, route: Route) -> None:

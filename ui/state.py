@@ -151,11 +151,16 @@ def seconds_since_start(training: Training, now: float) -> float | None:
     return max(0.0, end - training.started_at / 1e6)
 
 
+def all_latents(training: Training) -> int:
+    """The latents of all the training's SAEs; 0 where that is not known."""
+    width = training.config.latent_dim if training.config is not None else None
+    return (width or 0) * len(training.saes)
+
+
 def dead_share(training: Training) -> float | None:
-    """The share of an SAE's latents that are dead, the mean over the SAEs, 0–1."""
-    if training.dead_latents is None or training.config is None or not training.config.latent_dim:
-        return None
-    return training.dead_latents / training.config.latent_dim
+    """The share of all latents that are dead, 0–1; None where it is not known how many there are."""
+    latents = all_latents(training)
+    return training.dead_latents / latents if training.dead_latents is not None and latents else None
 
 
 def standing(training: Training, now: float) -> str:
@@ -306,8 +311,8 @@ def facts(training: Training) -> list[dict[str, str]]:
     dead = dead_share(training)
     target = target_l0(config)
     of_latents = of_tokens = ""
-    if config is not None and config.latent_dim and training.dead_latents is not None:
-        of_latents = f"{text.count(training.dead_latents)} of {text.count(config.latent_dim)}"
+    if dead is not None:
+        of_latents = f"{text.count(training.dead_latents)} of {text.count(all_latents(training))}"
     if config is not None and training.tokens is not None:
         of_tokens = f"{text.short(training.tokens)} of {text.short(config.total_steps * config.batch_size)} tokens"
     return [
@@ -412,7 +417,7 @@ def _with_figures(training: Training, steps: Sequence[StepTrained], latest: Step
         loss=_mean(step.loss for step in steps),
         l0=_mean(step.l0 for step in steps),
         fvu=_mean(step.fvu for step in steps),
-        dead_latents=_mean(float(step.dead_latents) for step in steps),
+        dead_latents=sum(step.dead_latents for step in steps),
         tokens=latest.tokens,
         tokens_per_second=latest.tokens_per_second,
     )

@@ -69,6 +69,6 @@ export function render({model, view}) {
     drawFacts(card.facts)
   }})
   return el("div", {class: "page"},
-    el("nav", {}, link(model, "?", "← Trainings")),
+    el("nav", {}, el("a", {href: "./"}, "← Trainings")),
     el("section", {class: "surface", "aria-label": "Training"}, notice, bones, whole))
 }

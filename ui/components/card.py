@@ -8,7 +8,7 @@ from .component import Component, script, style
 class Card(Component):
     """Name, status, buttons, progress and newest figures of one training.
 
-    Actions: `go` (`url`), `control` (`action`), `dismiss` (the refusal that is shown), `retry`.
+    Actions: `control` (`action`), `dismiss` (the refusal that is shown), `retry`.
     """
 
     _esm = script("card.js")

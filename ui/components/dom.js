@@ -38,15 +38,6 @@ function listen(model, view, handlers) {
   model.send_msg({type: "ready"})
 }
 
-// A link that opens in place, and in a new tab where a person asks for one.
-function link(model, href, ...children) {
-  return el("a", {href, onclick: (event) => {
-    if (event.metaKey || event.ctrlKey || event.shiftKey || event.button !== 0) return
-    event.preventDefault()
-    model.send_msg({type: "go", url: event.currentTarget.getAttribute("href")})
-  }}, ...children)
-}
-
 function clock(us, withDate) {
   const time = new Date(us / 1000)
   const pad = (number, digits = 2) => String(number).padStart(digits, "0")

@@ -1,15 +1,30 @@
-// The page's address: Python pushes it, back and forward and links bring it back.
+// The page's address. Links to a query lead there in place; back and forward do too; Python can change it.
 export function render({model, view}) {
-  if (view.studio_popstate) removeEventListener("popstate", view.studio_popstate)
-  view.studio_popstate = () => model.send_msg({type: "moved", url: location.search})
-  addEventListener("popstate", view.studio_popstate)
+  const moved = () => model.send_msg({type: "moved", url: location.search})
+
+  // An empty query would leave the old one standing.
+  const address = (url) => url.length > 1 ? url : location.pathname
+
+  const followed = (event) => {
+    if (event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey || event.button !== 0) return
+    const anchor = event.composedPath().find((node) => node.localName === "a")
+    const href = anchor?.getAttribute("href")
+    if (!href || anchor.target || !(href.startsWith("?") || href === "./")) return
+    event.preventDefault()
+    history.pushState(null, "", address(href === "./" ? "" : href))
+    moved()
+  }
+
+  view.studio_leave?.()
+  addEventListener("popstate", moved)
+  addEventListener("click", followed)
+  view.studio_leave = () => {
+    removeEventListener("popstate", moved)
+    removeEventListener("click", followed)
+  }
+
   listen(model, view, {
-    go: ({url, replace}) => {
-      // An empty query would leave the old one standing.
-      const target = url || location.pathname
-      if (replace) history.replaceState(null, "", target)
-      else history.pushState(null, "", target)
-    },
+    replace: ({url}) => history.replaceState(null, "", address(url)),
     title: ({title}) => { document.title = title },
     theme: ({cookie, theme}) => {
       document.cookie = `${cookie}=${theme}; max-age=31536000; samesite=strict`

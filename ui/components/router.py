@@ -6,13 +6,13 @@ from .component import Component, script
 
 
 class Router(Component):
-    """The browser's address bar. Its action `moved` brings the query after back, forward or a change by hand."""
+    """The browser's address bar. Its action `moved` (`url`: the query) tells of links, back and forward."""
 
     _esm = script("router.js")
 
-    def go(self, url: str, *, replace: bool = False) -> None:
-        """Show `url` (a query, `?…`; empty for the start page) as the address, as a new step of the history."""
-        self.send({"type": "go", "url": url, "replace": replace})
+    def replace(self, url: str) -> None:
+        """Show `url` (a query, `?…`; empty for the start page) as the address of what is shown already."""
+        self.send({"type": "replace", "url": url})
 
     def entitle(self, title: str) -> None:
         """Give the browser's tab a title."""

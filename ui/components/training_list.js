@@ -37,7 +37,7 @@ export function render({model, view}) {
     for (const [name, label] of COLUMNS) {
       cells[name] = el("span", {class: `cell c-${name}`, role: "cell", "data-label": label})
     }
-    const name = link(model, `?training=${encodeURIComponent(id)}`)
+    const name = el("a", {href: `?training=${encodeURIComponent(id)}`})
     const status = el("span")
     const bar = el("span", {class: "bar"}, el("i"))
     const percent = el("span", {class: "percent"})

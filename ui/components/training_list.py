@@ -8,7 +8,7 @@ from .component import Component, script, style
 class TrainingList(Component):
     """All rows, filters and the search in one component.
 
-    Actions: `go` (`url`), `filter` (`status`), `search` (`q`), `clear`, `more`, `retry`.
+    Actions: `filter` (`status`), `search` (`q`), `clear`, `more`, `retry`.
     """
 
     _esm = script("training_list.js")

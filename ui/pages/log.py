@@ -37,14 +37,14 @@ class LogSection:
         self._level = ""
         self._q = ""
         self._failed = ""
-        self._note = ""
+        self._note = "Loading the log…"
         self._ready = False
         self.root = Log(sizing_mode="stretch_width")
         self.root.on_action(self._act)
+        self._show()
 
     def open(self) -> None:
         """Begin with the last lines."""
-        self._note = "Loading the log…"
         self._begin()
 
     def close(self) -> None:

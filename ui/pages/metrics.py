@@ -41,7 +41,7 @@ class MetricsSection:
         self._cursor = Cursor(session.feed, (f"training-{training_id}",))
         self._refresh = Refresh(session, self._ask, pause=0.5)
         self._open = True
-        self._asking = False
+        self._asking = True
         self._have_history = False
         self._stale = False
         self._failed = ""
@@ -52,6 +52,7 @@ class MetricsSection:
         self._head.on_action(self._act)
         self._grid = pn.Column(sizing_mode="stretch_width", css_classes=["charts"], stylesheets=[_GRID])
         self.root = pn.Column(self._head, self._grid, sizing_mode="stretch_width", stylesheets=[_SURFACE])
+        self._show()
 
     def open(self) -> None:
         """Begin with the history."""

@@ -110,8 +110,6 @@ class TrainingPage:
 
     def _act(self, kind: str, message: dict[str, Any]) -> None:
         match kind:
-            case "go":
-                self._session.go(str(message.get("url", "")))
             case "control":
                 self._sending = True
                 self._refusal = ""

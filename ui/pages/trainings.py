@@ -77,8 +77,6 @@ class TrainingsPage:
 
     def _act(self, kind: str, message: dict[str, Any]) -> None:
         match kind:
-            case "go":
-                self._session.go(str(message.get("url", "")))
             case "filter":
                 self._look(ListView(status=str(message.get("status", "")), q=self._view.q, limit=_STEP))
             case "search":
@@ -92,5 +90,5 @@ class TrainingsPage:
 
     def _look(self, view: ListView) -> None:
         self._view = view
-        self._session.go(unparse({"status": view.status, "q": view.q}), replace=True)
+        self._session.router.replace(unparse({"status": view.status, "q": view.q}))
         self._refresh.want(now=True)

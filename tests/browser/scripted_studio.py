@@ -306,21 +306,20 @@ class Studio:
 
 
 @contextlib.contextmanager
-def serve(studio: Studio, port: int = 0) -> Iterator[int]:
-    """Serve the API on a loopback port, until the block ends and every connection is cut."""
-    server = uvicorn.Server(
-        uvicorn.Config(studio.application(), port=port, log_level="error", timeout_graceful_shutdown=0)
+def serving(application: Any, port: int = 0) -> Iterator[int]:
+    """Serve an application on a loopback port until the block ends, when every connection is cut."""
+    config = uvicorn.Config(
+        application, port=port, log_level="error", ws="websockets-sansio", timeout_graceful_shutdown=0
     )
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
         while not server.started:
             if not thread.is_alive():
-                raise RuntimeError("The scripted API did not start.")
+                raise RuntimeError("The server did not start.")
             time.sleep(0.005)
-        chosen = server.servers[0].sockets[0].getsockname()[1]
-        studio.url = f"http://127.0.0.1:{chosen}"
-        yield chosen
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         thread.join(10)

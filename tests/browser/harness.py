@@ -1,0 +1,281 @@
+"""What the browser's tests share: a tab that notices what goes wrong, the dashboard's process, the real server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page
+from scripted_studio import Studio, serving
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.server.proxy import Proxy
+
+ROOT = Path(__file__).parents[2]
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    """The first true value of `condition`; fails with `what` when it takes too long."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            pytest.fail(f"Waited {seconds:.0f} s for this: {what}")
+        time.sleep(0.02)
+    return value
+
+
+def _with_view(function: str) -> str:
+    """`function` with `find(name)`: the view of the model that is in sight under this name.
+
+    Bokeh keeps models that were taken from the page for a while; they have no view any more.
+    """
+    return f"""argument => {{
+        const find = name => [...(window.Bokeh?.documents[0]?.all_models ?? [])]
+            .filter(model => model.name === name)
+            .map(model => Bokeh.index.find_one_by_id(model.id))
+            .find(view => view?.el.isConnected)
+        return ({function})(argument)
+    }}"""
+
+
+class Tab:
+    """One tab, and what went wrong in it.
+
+    A request that would leave this machine is aborted and counts as wrong, as does every error of a script or in the
+    console, but for those that contain one of `allowed`.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.wrong: list[str] = []
+        self.allowed: list[str] = []
+        page.on("console", lambda message: self._wrong(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self._wrong(str(error)))
+        page.context.route("**/*", self._guard)
+
+    def _wrong(self, text: str) -> None:
+        self.wrong.append(text)
+
+    def _guard(self, route: Any) -> None:
+        url = urlsplit(route.request.url)
+        if url.scheme in ("http", "https", "ws", "wss") and url.hostname not in ("127.0.0.1", "localhost"):
+            self.wrong.append(f"asked for {route.request.url}")
+            route.abort()
+        else:
+            route.continue_()
+
+    def check(self) -> None:
+        """Fail if anything went wrong that was not allowed."""
+        assert [text for text in self.wrong if not any(word in text for word in self.allowed)] == []
+
+    # What the page holds
+
+    def steps(self, column: str = "step") -> list[float]:
+        """A column of what the charts in sight draw; empty while there are none."""
+        return self.page.evaluate(
+            _with_view("column => Array.from(find('chart-loss')?.model.renderers[0].data_source.data[column] ?? [])"),
+            column,
+        )
+
+    def idle(self) -> None:
+        """Wait until every model has been drawn."""
+        self.page.wait_for_function("window.Bokeh?.documents.length && Bokeh.documents.every(d => d.is_idle)")
+
+    def log_lines(self) -> list[int]:
+        """The versions of the log lines in sight, from top to bottom."""
+        return self.page.locator(".canvas .line[data-first]").evaluate_all(
+            "lines => lines.map(line => +line.dataset.version)"
+        )
+
+    def whole_log(self) -> list[int]:
+        """The versions of all log lines that the page has, read on the way from the top to the bottom."""
+        return self.page.get_by_role("log").evaluate(
+            """async box => {
+                const drawn = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))
+                const seen = []
+                for (box.scrollTop = 0; ; box.scrollTop += 200) {
+                    await drawn()
+                    for (const line of box.querySelectorAll(".line[data-first]")) {
+                        const version = +line.dataset.version
+                        const place = parseInt(line.style.top)
+                        const known = seen.some(one => one.version === version && one.place === place)
+                        if (!known) seen.push({version, place})
+                    }
+                    if (box.scrollTop + box.clientHeight >= box.scrollHeight - 1) break
+                }
+                return seen.sort((a, b) => a.place - b.place).map(one => one.version)
+            }"""
+        )
+
+    def chart(self, name: str) -> dict[str, float]:
+        """Where a chart is on the page, for a screenshot's `clip`."""
+        self.idle()
+        return self.page.evaluate(
+            _with_view("""name => {
+                const box = find(name).el
+                box.scrollIntoView({block: "center"})
+                const {x, y, width, height} = box.getBoundingClientRect()
+                return {x, y, width, height}
+            }"""),
+            name,
+        )
+
+
+class Dashboard:
+    """The dashboard's process with a proxy before it, following a scripted API that can go away and come back."""
+
+    def __init__(self, studio: Studio, socket: Path, log: Path) -> None:
+        self.studio = studio
+        self.url = ""
+        self._socket = socket
+        self._log = log
+        self._api = contextlib.ExitStack()
+        self._port = 0
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Dashboard]:
+        with contextlib.ExitStack() as stack:
+            self.api_up()
+            stack.callback(self._api.close)
+            log = stack.enter_context(self._log.open("wb"))
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ui", "--socket", str(self._socket), "--api", self.studio.url],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+            )
+            stack.callback(self._end, process)
+            wait_until(lambda: self._socket.exists() or process.poll() is not None, "the dashboard's socket")
+            assert process.poll() is None, self._log.read_text()
+            port = stack.enter_context(serving(_front(self._socket)))
+            self.url = f"http://127.0.0.1:{port}/"
+            yield self
+
+    def api_up(self) -> None:
+        self._port = self._api.enter_context(serving(self.studio.application(), self._port))
+        self.studio.url = f"http://127.0.0.1:{self._port}"
+
+    def api_down(self) -> None:
+        self._api.close()
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            assert process.wait(10) == 0, self._log.read_text()
+        finally:
+            process.kill()
+
+
+def _front(socket: Path) -> ASGIApp:
+    """The real proxy at the root, and below `/under/a/prefix/` with the prefix taken away."""
+    prefix = "/under/a/prefix"
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.proxy = Proxy(socket, lambda: Response("away", 503))
+        yield
+        await app.state.proxy.close()
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith(prefix):
+            path = scope["path"].removeprefix(prefix)
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        await scope["app"].state.proxy(scope, receive, send)
+
+    return Starlette(routes=[Mount("/", front)], lifespan=lifespan)
+
+
+class Server:
+    """`saestudio up` on a data directory, which can be killed and started again at the same port."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.url = ""
+        self._port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def up(self) -> None:
+        """Start, and wait until API and page answer."""
+        command = [sys.executable, "-m", "core.cli", "up", "--no-browser", "--port", str(self._port)]
+        with (self.data_dir.parent / "up.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--data-dir", str(self.data_dir)],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+        known = self.data_dir / "server.json"
+
+        def ready() -> bool:
+            assert self._process is not None
+            assert self._process.poll() is None, (self.data_dir.parent / "up.log").read_text()
+            try:
+                said = json.loads(known.read_bytes())
+                if said["pid"] != self._process.pid:
+                    return False
+                self.url = said["url"] + "/"
+                with urllib.request.urlopen(self.url, timeout=5) as answer:
+                    return answer.status == 200
+            except (OSError, ValueError):
+                return False
+
+        wait_until(ready, "server and page", 60)
+        self._port = urlsplit(self.url).port or 0
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(10)
+
+    def down(self) -> None:
+        """End it as Ctrl-C does."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(20)
+            finally:
+                self._process.kill()
+                self._process.wait()
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        """The API's answer."""
+        request = urllib.request.Request(
+            f"{self.url}api/v1/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+
+def processes_of(*words: object) -> list[int]:
+    """The processes whose command line holds each of `words`, as part of an argument."""
+    found: list[int] = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        try:
+            command = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if all(str(word).encode() in command for word in words):
+            found.append(int(folder.name))
+    return found

@@ -1,0 +1,129 @@
+"""The page before the real server and real trainers: what a person who trains sees, also when things are killed."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from harness import Server, Tab, processes_of, wait_until
+from playwright.sync_api import expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+TabAt = Callable[..., Tab]
+
+CONFIG: dict[str, Any] = {
+    "model": "demo",
+    "architecture_type": "topk",
+    "k": 8,
+    "latent_dim": 256,
+    "training_layers": [1, 2],
+    "batch_size": 128,
+    "total_steps": 1_000_000,
+    "checkpoint_interval": 50,
+    "log_interval": 20,
+    "eval_interval": 0,
+    "device": "cpu",
+}
+
+
+def status(server: Server, training: str) -> str:
+    return server.ask(f"trainings/{training}")["status"]
+
+
+@pytest.fixture(scope="module")
+def training(server: Server) -> str:
+    """A training that runs for as long as the tests like, on a corpus that is soon read."""
+    corpus = server.data_dir.parent / "corpus.txt"
+    corpus.write_text("\n\n".join(inspect.getsource(module) for module in (argparse, inspect, subprocess)), "utf-8")
+    config = {**CONFIG, "datasets": [str(corpus)]}
+    one = server.ask("trainings", {"name": "watched", "config": config})["id"]
+    wait_until(lambda: server.ask(f"trainings/{one}")["step"] > 20, "the first steps", 240)
+    return one
+
+
+def test_a_running_training_shows_its_history_at_once_and_grows(server: Server, training: str, tab_at: TabAt) -> None:
+    tab = tab_at(server.url)
+    row = tab.page.get_by_role("row").filter(has_text="watched")
+    expect(row).to_contain_text("Running")
+    tab.page.get_by_role("link", name="watched").click()
+    wait_until(lambda: tab.steps(), "the history")
+    first = tab.steps()
+    assert first[0] == 1
+    wait_until(lambda: tab.steps()[-1] > first[-1] + 10, "live steps")
+    steps = tab.steps()
+    if len(steps) < 1_000:
+        assert steps == list(range(1, int(steps[-1]) + 1))
+    rows = server.ask(f"trainings/{training}/metrics?sae=1&limit=20")["data"]
+    if len(steps) < 500:
+        assert tab.steps("loss_1")[:20] == [row["loss"] for row in rows]
+    expect(tab.page.get_by_role("button", name="L2.resid_post")).to_be_visible()
+    assert [line["version"] for line in reversed(server.ask(f"trainings/{training}/logs?limit=1000")["data"])][
+        : len(tab.whole_log())
+    ] == sorted(tab.whole_log())
+
+
+def test_pause_and_resume_are_what_the_trainer_did(server: Server, training: str, tab_at: TabAt) -> None:
+    tab = tab_at(f"{server.url}?training={training}")
+    page = tab.page
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=150_000)
+    assert status(server, training) == "paused"
+    paused_at = server.ask(f"trainings/{training}")["step"]
+    wait_until(lambda: tab.steps()[-1] == paused_at, "the last step before the pause")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("h1 + .status")).to_have_text("Running", timeout=150_000)
+    wait_until(lambda: tab.steps()[-1] > paused_at + 5, "steps after the resume", 60)
+    steps = tab.steps()
+    assert steps == sorted(set(steps))
+    page.get_by_role("button", name="Save checkpoint").click()
+    wait_until(
+        lambda: any(one["reason"] == "request" for one in server.ask(f"trainings/{training}/checkpoints")["data"]),
+        "the checkpoint",
+    )
+
+
+@pytest.mark.crash
+def test_a_killed_server_is_said_at_once_and_the_page_comes_back_by_itself(
+    server: Server, training: str, tab_at: TabAt
+) -> None:
+    tab = tab_at(f"{server.url}?training={training}")
+    # The browser itself writes down every request that nobody answers.
+    tab.allowed = ["net::ERR_", "WebSocket", "503"]
+    wait_until(lambda: tab.steps() and tab.log_lines(), "history and log")
+    before = tab.steps()[-1]
+    lines = tab.whole_log()
+    server.kill()
+    killed = time.monotonic()
+    expect(tab.page.locator(".banner")).to_be_visible(timeout=3_000)
+    assert time.monotonic() - killed < 3
+    server.up()
+    wait_until(lambda: tab.steps()[-1:] > [before], "the charts with newer steps", 60)
+    expect(tab.page.locator(".connection .status")).to_contain_text("live · position")
+    steps = tab.steps()
+    assert steps == sorted(set(steps))
+    assert steps[0] == 1
+    assert f"training={training}" in tab.page.url
+    again = tab.whole_log()
+    assert again == sorted(set(again))
+    assert set(lines[-10:]) <= set(again)
+
+
+@pytest.mark.crash
+def test_a_killed_dashboard_comes_back_and_the_api_never_notices(server: Server, training: str, tab_at: TabAt) -> None:
+    tab = tab_at(f"{server.url}?training={training}")
+    tab.allowed = ["net::ERR_", "WebSocket", "503"]
+    wait_until(lambda: tab.steps(), "the history")
+    before = tab.steps()[-1]
+    (child,) = processes_of("-m\0ui\0", server.url.rstrip("/"))
+    os.kill(child, signal.SIGKILL)
+    expect(tab.page.locator(".banner")).to_be_visible(timeout=3_000)
+    assert server.ask(f"trainings/{training}")["step"] >= before
+    wait_until(lambda: tab.steps()[-1:] > [before], "the page with newer steps", 60)
