@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from bisect import bisect_right
 from collections.abc import Callable, Collection
@@ -53,17 +54,12 @@ class Feed:
         calls = asyncio.create_task(self._call())
         try:
             while True:
-                follower = Follower(self._url, after=None, tail=0, token=self._token)
-                watch = asyncio.create_task(self._watch(follower))
                 try:
-                    async for message in follower.messages():
-                        self.take(message)
+                    await self._follow()
                 except FollowRefused as refused:
                     logger.warning("%s", refused)
                     self._lost(f"The server refuses to be followed: {refused.reason}.")
-                finally:
-                    watch.cancel()
-                await asyncio.sleep(_RETRY)
+                    await asyncio.sleep(_RETRY)
         finally:
             calls.cancel()
 
@@ -98,6 +94,23 @@ class Feed:
                     self._dropped = self._events[-KEPT - 1].position
                     del self._events[:-KEPT]
         self._changed.set()
+
+    async def _follow(self) -> None:
+        """Follow one log from its head until it is replaced by another."""
+        follower = Follower(self._url, after=None, tail=0, token=self._token)
+        watch = asyncio.create_task(self._watch(follower))
+        log_id: str | None = None
+        try:
+            async with contextlib.aclosing(follower.messages()) as messages:
+                async for message in messages:
+                    if isinstance(message, Subscribed):
+                        if log_id not in (None, message.log_id):
+                            # It would replay the other log from its beginning, which no page needs.
+                            return
+                        log_id = message.log_id
+                    self.take(message)
+        finally:
+            watch.cancel()
 
     def _lost(self, reason: str) -> None:
         if self.away is None:

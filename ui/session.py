@@ -71,6 +71,8 @@ class Session:
         self._document = document
         self._find = find
         self._view: View | None = None
+        self._route: Route = {}
+        self._log_id = feed.log_id
         self._tasks: set[asyncio.Task[None]] = set()
         self._pushing = False
         self._over = False
@@ -98,6 +100,8 @@ class Session:
         """Show the page of `route`. The document is locked."""
         if self._view is not None:
             self._view.close()
+        self._route = route
+        self._log_id = self.feed.log_id
         self._view = self._find(self, route)
         self.name(self._view.title)
         self.show(self._view.body())
@@ -129,8 +133,14 @@ class Session:
     def _push(self) -> None:
         self._pushing = False
         self._say_connection()
-        if self._view is not None:
+        if self._view is None:
+            return
+        if self._log_id in (None, self.feed.log_id):
+            self._log_id = self.feed.log_id
             self._view.push()
+        else:
+            # Another log: positions, and whatever they stand for, mean nothing in it.
+            self.open(self._route)
 
     def _say_connection(self) -> None:
         if self.feed.away is None:

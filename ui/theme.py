@@ -55,7 +55,7 @@ DARK = Colours(
     info="#5fbbe9",
 )
 
-SERIES = ("#2c96f4", "#c57d1b", "#e6167d", "#7d2cfc", "#876938", "#bf02a1")
+SERIES = ("#2c96f4", "#c57d1b", "#e6167d", "#8439fc", "#876938", "#bf02a1")
 """Colours of lines: told apart with every kind of colour blindness, contrast of 3 and more on both themes."""
 
 DASHES = ("solid", "dashed", "dotted", "dotdash")

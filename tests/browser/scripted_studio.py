@@ -26,7 +26,7 @@ from events.control import TrainingCreated
 from events.event import Event, event_type
 from events.log import LogWritten
 from events.training import Sae, StepTrained, TrainingConfig, TrainingResumed, TrainingStarted
-from events.wire import CaughtUp, Events, RawRecorded, Subscribed
+from events.wire import CLOSE_OTHER_LOG, CaughtUp, Events, RawRecorded, Subscribed
 
 CONFIG = TrainingConfig(
     model="demo",
@@ -137,6 +137,14 @@ class Studio:
     def say(self, training_id: str, *messages: str, level: Any = "INFO") -> None:
         """Write log lines."""
         self.emit(training_id, *(LogWritten(level=level, logger="trainer", message=message) for message in messages))
+
+    def replace_log(self) -> None:
+        """Put an empty log in the place of this one, as a restored backup might be."""
+        with self.lock:
+            self.events.clear()
+            self.versions.clear()
+            self.trainings.clear()
+            self.log_id += "'"
 
     @property
     def head(self) -> int:
@@ -280,6 +288,9 @@ class Studio:
         self.sockets.add(socket)
         query = socket.query_params
         position = self.head - int(query["tail"]) if "tail" in query else int(query["after"])
+        if query.get("log_id", self.log_id) != self.log_id or position > self.head:
+            await socket.close(CLOSE_OTHER_LOG)
+            return
         encoder = msgspec.msgpack.Encoder()
         try:
             await socket.send_bytes(encoder.encode(Subscribed(log_id=self.log_id, after=position, head=self.head)))

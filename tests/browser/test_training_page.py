@@ -274,3 +274,21 @@ def test_an_unknown_training_is_said_in_a_sentence(dashboard: Dashboard, tab_at:
     tab = tab_at(f"{dashboard.url}?training=nobody")
     expect(tab.page.get_by_text("There is no training with this id.")).to_be_visible()
     expect(tab.page.get_by_role("heading", name="Log")).to_be_hidden()
+
+
+def test_another_log_in_the_place_of_this_one_is_shown_from_its_beginning(dashboard: Dashboard, tab_at: TabAt) -> None:
+    studio = dashboard.studio
+    one = studio.create("replace0000001")
+    studio.start(one)
+    studio.train(one, 1, 50)
+    tab = tab_at(f"{dashboard.url}?training={one}")
+    wait_until(lambda: tab.steps()[-1:] == [50], "the old log's steps")
+    dashboard.api_down()
+    studio.replace_log()
+    studio.create(one)
+    studio.start(one)
+    studio.train(one, 1, 5)
+    dashboard.api_up()
+    wait_until(lambda: tab.steps() == [1, 2, 3, 4, 5], "the new log's steps")
+    studio.train(one, 6, 9)
+    wait_until(lambda: tab.steps() == list(range(1, 10)), "what the new log brings")
