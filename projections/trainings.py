@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any, cast, get_args
 
 import msgspec
@@ -138,6 +139,9 @@ class TrainingRow(msgspec.Struct, frozen=True, kw_only=True):
 TRAININGS = Table("trainings", Training, ("id",))
 FIGURES = Table("training_figures", Figures, ("training", "sae"))
 
+_IN_PLACE = 8
+"""Of so many trainings in a batch (a live one), rows are changed in place; more are cheaper to write anew."""
+
 _FIGURES = tuple(Figures.__struct_fields__[2:])
 _STEP = StepTrained(
     step=1, loss=0, loss_reconstruction=0, l0=0, l0_fraction=0, fvu=0, learning_rate=0, grad_norm=0, tokens=0,
@@ -197,25 +201,27 @@ class Trainings(Projection):
         rows: dict[str, Training] = {}
         if touched:
             rows = {row.id: row for row in trainings.select(con, "WHERE id IN (SELECT unnest(?))", [sorted(touched)])}
-        changed = Changes(trainings)
-        latest = Changes(figures)
-        since: dict[str, int] = {}
+        resumed: dict[str, int] = {}
+        changed, before = Changes(trainings), Changes(figures)
         for id in sorted(touched):
-            row = rows.get(id) or Training(id=id, name=id)
-            resumed = self._evolve(row, cold.get(id, []), steps)
-            changed.put(row)
-            if resumed is not None:
-                since[id] = resumed
-                latest.cut(id, -1)
+            old = rows.get(id)
+            row = Training(id=id, name=id) if old is None else copy(old)
+            at = self._evolve(row, cold.get(id, []), steps)
+            if old is not None and len(touched) <= _IN_PLACE:
+                trainings.change(con, old, row, self.skip)
+            else:
+                changed.put(row)
+            if at is not None:
+                resumed[id] = at
+                before.cut(id, -1)
                 for each in self._figures_before(con, row):
-                    latest.put(each)
+                    before.put(each)
             state = _state(row)
             (self._settled.add if evolve(state, _STEP) == state else self._settled.discard)(id)
-        for each in steps.latest():
-            if each.position > since.get(each.training, 0):
-                latest.put(each)
         changed.apply(con, self.skip)
-        latest.apply(con, self.skip)
+        before.apply(con, self.skip)
+        latest = [each for each in steps.latest() if each.position > resumed.get(each.training, 0)]
+        figures.update(con, latest, self.skip)
 
     def _evolve(self, row: Training, events: list[Recorded], steps: _Steps) -> int | None:
         """Folds a training's events into its row; the position of its last resume among them."""
