@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -113,11 +114,13 @@ class LiveCharts:
         plot.toolbar.autohide = True
         plot.xgrid.grid_line_color = None
         plot.outline_line_color = None
+        # The card shines through: painted grounds leave a hair of the wrong colour at their edges.
+        plot.background_fill_alpha = plot.border_fill_alpha = 0
         plot.xaxis.formatter = self._formatter
         plot.yaxis.formatter = self._formatter
         plot.xaxis.ticker = BasicTicker(desired_num_ticks=6, num_minor_ticks=0)
         plot.yaxis.ticker = BasicTicker(desired_num_ticks=5, num_minor_ticks=0)
-        read: list[tuple[str, str]] = [("step", "@step{0,0}")]
+        read = '<div style="padding: 2px 4px"><div>Step <b>@step{0,0}</b></div>'
         drawn: list[DataRenderer] = []
         for sae, label in enumerate(labels if chart.per_sae else [chart.title]):
             column = f"{chart.metric}_{sae}" if chart.per_sae else chart.metric
@@ -130,10 +133,11 @@ class LiveCharts:
             drawn.append(line)
             if chart.per_sae:
                 self._lines[sae].append(line)
-            read.append((label, f"@{{{column}}}{{{chart.values}}}"))
+            value = f"@{{{column}}}{{{chart.values}}}"
+            read += f'<div><span style="color: {colour}">●</span> {escape(label)} <b>{value}</b></div>'
         if chart.metric == "l0" and target_l0 is not None:
             plot.add_layout(
                 Span(location=target_l0, dimension="width", line_dash="dashed", line_color="#808a96", line_width=1)
             )
-        plot.add_tools(HoverTool(renderers=drawn[:1], tooltips=read, mode="vline", line_policy="nearest"))
+        plot.add_tools(HoverTool(renderers=drawn[:1], tooltips=read + "</div>", mode="vline", line_policy="nearest"))
         return plot

@@ -238,8 +238,7 @@ _SURFACE = """
 
 _GRID = """
 .scroll-button { display: none; }
-:host {
-  display: grid; gap: 4px 16px; padding: 0 12px 12px;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr));
-}
+:host { display: grid; gap: 4px 16px; padding: 0 12px 12px; grid-template-columns: repeat(3, minmax(0, 1fr)); }
+@media (max-width: 1180px) { :host { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
+@media (max-width: 760px) { :host { grid-template-columns: minmax(0, 1fr); } }
 """
