@@ -7,7 +7,6 @@ import logging
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TextIO
@@ -65,7 +64,6 @@ class Reporting:
         root.addHandler(self._events)
         root.addHandler(self._stderr)
         logging.captureWarnings(True)
-        warnings.simplefilter("default")
         self._hooks = threading.excepthook, sys.unraisablehook
         threading.excepthook = _log_thread
         sys.unraisablehook = _log_unraisable
@@ -150,4 +148,4 @@ def _log_thread(arguments: threading.ExceptHookArgs) -> None:
 
 
 def _log_unraisable(unraisable: Any) -> None:
-    log.warning("Ignored in %r: %r", unraisable.object, unraisable.exc_value)
+    log.warning("An error in %r could only be ignored.", unraisable.object, exc_info=unraisable.exc_value)

@@ -46,6 +46,5 @@ def test_features_are_found_far_above_chance_within_a_few_steps() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_three_thousand_steps_recover_the_world(seed: int) -> None:
-    assert _recover(3000, seed) > 0.88
+def test_three_thousand_steps_recover_the_world() -> None:
+    assert _recover(3000, seed=0) > 0.88

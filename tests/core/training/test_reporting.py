@@ -55,7 +55,8 @@ def test_a_traceback_is_part_of_its_line() -> None:
 
 def test_warnings_of_libraries_are_told() -> None:
     told = Told()
-    with Reporting(told, io.StringIO()):
+    with warnings.catch_warnings(), Reporting(told, io.StringIO()):
+        warnings.simplefilter("default")
         warnings.warn("an old option", UserWarning, stacklevel=1)
     ((level, logger, message),) = _lines(told)
     assert (level, logger) == ("WARNING", "py.warnings")
