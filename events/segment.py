@@ -16,6 +16,7 @@ are provisional: the claim numbers them.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -37,6 +38,9 @@ _CLAIM = struct.Struct("<QqQ")
 _CLAIM_SUM = struct.Struct("<I")
 _SLOTS = (8, 40)
 _HEADER = 72
+
+_AHEAD = 128 << 10
+_MADV_POPULATE_WRITE = 23  # of <linux/mman.h>; the module mmap does not name it
 
 FRAME = struct.Struct("<II")
 """Length and CRC-32 of the payload that follows."""
@@ -234,6 +238,7 @@ class LiveSegment(Segment):
         self.capacity = len(buffer)
         self.written = 0
         self.synced = 0
+        self._brought_in = 0
         buffer[:8] = _MAGIC
         buffer[_HEADER : self.start] = encoded
 
@@ -249,6 +254,14 @@ class LiveSegment(Segment):
         buffer[offset : offset + len(data)] = data
         if not self.mapped and self.written and self.descriptor is not None:
             os.pwrite(self.descriptor, data, offset)
+
+    def bring_in(self) -> None:
+        """Have the kernel bring in the pages that are appended to next: an append then meets no page fault."""
+        buffer, wanted = self.buffer, self.tail[0] + _AHEAD // 2
+        if isinstance(buffer, mmap.mmap) and self._brought_in < min(wanted, self.capacity):
+            start, self._brought_in = self._brought_in, min(self._brought_in + _AHEAD, self.capacity)
+            with contextlib.suppress(OSError):  # Linux before 5.14 does not know it
+                buffer.madvise(_MADV_POPULATE_WRITE, start, self._brought_in - start)
 
     def write_out(self) -> None:
         """Bring a segment that lies in memory up to date in its file; raises OSError where the disk takes nothing."""

@@ -220,19 +220,16 @@ class Spool:
         active = self._active
         start, count = active.tail
         size = len(frame)
-        body = start + 8
-        end = body + size
+        end = start + 8 + size
         if end > active.capacity:
-            if not self._rotate(8 + size):
+            if self._rotate(8 + size):
+                self._write(frame)
+            else:
                 self.lost += 1
-                return
-            active = self._active
-            start, count = active.tail
-            body = start + 8
-            end = body + size
+            return
         buffer = active.buffer
         assert buffer is not None
-        buffer[body:end] = frame
+        buffer[start + 8 : end] = frame
         # The length comes last: a frame that a death left half written does not exist.
         FRAME.pack_into(buffer, start, size, crc32(frame))
         active.tail = (end, count + 1)
@@ -390,6 +387,7 @@ class Spool:
                 with self._lock:
                     self._unsettled.remove(segment)
             active = self._active
+            active.bring_in()
             active.write_out()
             if sync:
                 active.sync()

@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from serving import encode_floor, server, steps
+from serving import cpu_seconds, encode_floor, server, steps
 
 from events.client import Follower, ServerAddress
 from events.control import TrainingCreated
@@ -37,18 +37,18 @@ def produce(url: str, folder: Path, count: int) -> None:
         time.sleep(0.01)
     print("ready", flush=True)
     sys.stdin.readline()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     for number in range(count):
         emitter.emit(events[number % 1_000])
     emitted = time.perf_counter() - began
     if not emitter.flush(600):
         raise SystemExit("Not everything was acknowledged within 10 minutes.")
-    print(f"{emitted} {time.perf_counter() - began}", flush=True)
+    print(f"{emitted} {time.perf_counter() - began} {time.process_time() - cpu}", flush=True)
     emitter.close(0)
     lock.release()
 
 
-def throughput(url: str, folder: Path, count: int, producers: int, floor: float) -> None:
+def throughput(url: str, folder: Path, count: int, producers: int, floor: float, pid: int) -> None:
     share = count // producers
     command = [sys.executable, __file__, "--produce", url, str(folder), str(share)]
     children = [
@@ -57,14 +57,14 @@ def throughput(url: str, folder: Path, count: int, producers: int, floor: float)
     for child in children:
         assert child.stdout is not None
         child.stdout.readline()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), cpu_seconds(pid)
     for child in children:
         assert child.stdin is not None
         child.stdin.write("go\n")
         child.stdin.flush()
     figures = [child.communicate()[0].split() for child in children]
-    seconds = time.perf_counter() - began
-    if any(len(each) != 2 for each in figures):
+    seconds, cpu = time.perf_counter() - began, cpu_seconds(pid) - cpu
+    if any(len(each) != 3 for each in figures):
         raise SystemExit("A producer failed.")
     rates = [share / float(each[1]) for each in figures]
     rate = share * producers / max(float(each[1]) for each in figures)
@@ -73,6 +73,8 @@ def throughput(url: str, folder: Path, count: int, producers: int, floor: float)
         f" ({seconds:.1f} s; emitted after {max(float(each[0]) for each in figures):.1f} s;"
         f" slowest producer {min(rates):,.0f}/s; {1e9 / rate / floor:.1f} times the encoding floor)"
     )
+    own = sum(float(each[2]) for each in figures)
+    print(f"processor time a step: producers {own / count * 1e6:.1f} µs, server {cpu / count * 1e6:.1f} µs")
 
 
 def latency(url: str, folder: Path, rate: float, seconds: float) -> None:
@@ -139,9 +141,9 @@ def main() -> None:
     options = arguments.parse_args()
     floor = encode_floor(steps(20_000))
     print(f"msgspec encoding alone: {1e9 / floor:,.0f} steps/s")
-    with server() as (address, data_dir):
+    with server() as (address, data_dir, pid):
         folder = data_dir / "trainings"
-        throughput(address.url, folder, options.steps, options.producers, floor)
+        throughput(address.url, folder, options.steps, options.producers, floor, pid)
         if options.rate:
             latency(address.url, folder, options.rate, options.seconds)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,8 @@ from events.training import StepTrained
 
 
 @contextlib.contextmanager
-def server() -> Iterator[tuple[ServerAddress, Path]]:
-    """A server on a new data directory, which is deleted with everything in it."""
+def server() -> Iterator[tuple[ServerAddress, Path, int]]:
+    """A server on a new data directory, which is deleted with everything in it; and the server's process id."""
     with tempfile.TemporaryDirectory(prefix="saestudio-bench-") as folder:
         data_dir = Path(folder)
         with subprocess.Popen([sys.executable, __file__, folder], stdout=subprocess.PIPE) as process:
@@ -29,9 +30,18 @@ def server() -> Iterator[tuple[ServerAddress, Path]]:
                     raise RuntimeError("The server did not start.")
                 address = read_address(data_dir)
                 assert address is not None
-                yield address, data_dir
+                yield address, data_dir, process.pid
             finally:
                 process.terminate()
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of the processor so far; 0 where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def steps(count: int) -> list[StepTrained]:
