@@ -1,7 +1,7 @@
 """A trainer process without torch: a real lock, a real spool, a real socket; only its mathematics is made up.
 
 `python fake_trainer.py RUN_FOLDER [--resume]`. The configuration's `data_seed` is its milliseconds per step, and its
-`seed` 13 makes it fail at step 3.
+`seed` 13 makes it fail at step 3, 14 kills it half-way in its first life.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ def main(folder: Path, resume: bool) -> int:
                 emitter.emit(TrainingFailed(error="Thirteen is unlucky.", traceback="…", step=step))
                 emitter.close(30)
                 return 1
+            if config.seed == 14 and not resume and step == config.total_steps // 2:
+                os.kill(os.getpid(), signal.SIGKILL)
             while wishes:
                 match wishes.pop(0):
                     case CheckpointRequested():

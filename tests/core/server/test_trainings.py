@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from server_harness import CONFIG, Client, names, there
 
@@ -198,18 +199,34 @@ async def test_deleting_removes_the_checkpoints_hides_the_training_and_keeps_its
 async def test_one_checkpoint_can_be_deleted_but_not_the_one_that_a_live_training_would_go_on_from(
     client: Client,
 ) -> None:
-    training = await client.create(total_steps=100_000, checkpoint_interval=5)
-    await client.until(training, "running", step=11)
-    rows = (await client.get(f"trainings/{training}/checkpoints"))["data"]
-    newest = await client.http.delete(f"/api/v1/trainings/{training}/checkpoints/100000")
-    assert newest.status_code == 404
-    oldest = rows[-1]
-    assert (await client.http.delete(f"/api/v1/trainings/{training}/checkpoints/{oldest['step']}")).status_code == 200
+    training = await client.create(total_steps=100_000)
+    path = f"/api/v1/trainings/{training}/checkpoints"
+
+    async def saved(count: int) -> list[dict[str, Any]]:
+        """The checkpoints, once there are so many."""
+        assert (await client.control(training, "checkpoint")).status_code == 202
+        async with asyncio.timeout(20), client.commits() as committed:
+            while len(rows := (await client.get(f"trainings/{training}/checkpoints"))["data"]) < count:
+                await committed.wait()
+                committed.clear()
+        return rows
+
+    await client.until(training, "running", step=1)
+    (only,) = await saved(1)
+    refused = await client.http.delete(f"{path}/{only['step']}")
+    assert refused.status_code == 409
+    assert refused.json()["detail"] == "This training is running and would go on from its newest checkpoint."
+    assert there(only["path"])
+    _, oldest = await saved(2)
+    assert oldest == only
+    assert (await client.http.delete(f"{path}/{oldest['step']}")).status_code == 200
     assert not there(oldest["path"])
-    gone = await client.http.get(f"/api/v1/trainings/{training}/checkpoints/{oldest['step']}")
-    assert gone.status_code == 404
+    assert (await client.http.get(f"{path}/{oldest['step']}")).status_code == 404
+    assert (await client.http.delete(f"{path}/100000")).status_code == 404
     await client.control(training, "stop")
     await client.until(training, "stopped")
+    newest = (await client.get(f"trainings/{training}/checkpoints"))["data"][0]
+    assert (await client.http.delete(f"{path}/{newest['step']}")).status_code == 200
 
 
 async def test_an_unknown_training_is_a_404_problem_everywhere(client: Client) -> None:
