@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +96,23 @@ def run_folder(data_dir: Path, **changed: Any) -> Path:
     return folder
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[str]:
-    """A trainer process; its progress lines are on stdout."""
-    with (folder / "stderr.log").open("a") as errors:
-        return subprocess.Popen(
+@contextlib.contextmanager
+def trainer(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A trainer process, with its progress lines on stdout; it does not outlive the block."""
+    with (
+        (folder / "stderr.log").open("a") as errors,
+        subprocess.Popen(
             [sys.executable, "-m", "core.training", str(folder), "--progress", *options],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class Log:

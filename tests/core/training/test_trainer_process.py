@@ -6,12 +6,13 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from bare_server import bare_server, wait_for
-from runs import Log, history, run_folder, start
+from bare_server import BareServer, bare_server, wait_for
+from runs import Log, history, run_folder, trainer
 
 from core.training.checkpoint import load
 from events.control import CheckpointRequested, PauseRequested
@@ -73,20 +74,22 @@ def test_a_folder_without_a_specification_is_told_in_a_sentence(tmp_path: Path) 
 
 
 @pytest.mark.crash
+@pytest.mark.timeout(300)
 def test_forty_steps_are_twenty_a_kill_and_twenty_more(tmp_path: Path) -> None:
     shape = {"total_steps": 40, "batch_size": 2048, "checkpoint_interval": 20, "dead_token_threshold": 10_000}
     straight, killed = run_folder(tmp_path, **shape), run_folder(tmp_path, **shape)
-    assert _finish(start(straight)) == 0
-
-    process = start(killed)
-    _wait_for_step(process, 21)
-    process.send_signal(signal.SIGKILL)
-    assert _finish(process) == -signal.SIGKILL
+    with trainer(straight) as process:
+        assert _finish(process) == 0
+    with trainer(killed) as process:
+        _wait_for_step(process, 21)
+        process.send_signal(signal.SIGKILL)
+        assert _finish(process) == -signal.SIGKILL
     log = Log()
     first = log.events(killed)
     assert not _of(first, TrainingCompleted)
     assert 21 <= max(event.step for event in first if isinstance(event, StepTrained)) < 40
-    assert _finish(start(killed, "--resume")) == 0
+    with trainer(killed, "--resume") as process:
+        assert _finish(process) == 0
 
     told = log.events(killed)
     assert told[: len(first)] == first
@@ -104,10 +107,10 @@ def test_forty_steps_are_twenty_a_kill_and_twenty_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends_it(tmp_path: Path, number: signal.Signals) -> None:
     folder = run_folder(tmp_path, total_steps=3_000, checkpoint_interval=0)
-    process = start(folder)
-    _wait_for_step(process, 5)
-    process.send_signal(number)
-    assert _finish(process) == 0
+    with trainer(folder) as process:
+        _wait_for_step(process, 5)
+        process.send_signal(number)
+        assert _finish(process) == 0
     told = Log().events(folder)
     (paused,) = _of(told, TrainingPaused)
     (saved,) = _of(told, CheckpointSaved)
@@ -120,10 +123,10 @@ def test_a_signal_saves_and_ends_it(tmp_path: Path, number: signal.Signals) -> N
 @pytest.mark.slow
 def test_a_failure_is_told_in_a_sentence_with_its_traceback(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, training_layers=(1, 9))
-    process = start(folder)
-    assert process.stdout is not None
-    lines = [json.loads(line) for line in process.stdout]
-    assert _finish(process) == 1
+    with trainer(folder) as process:
+        assert process.stdout is not None
+        lines = [json.loads(line) for line in process.stdout]
+        assert _finish(process) == 1
     told = Log().events(folder)
     (failed,) = _of(told, TrainingFailed)
     assert isinstance(failed, TrainingFailed)
@@ -136,51 +139,53 @@ def test_a_failure_is_told_in_a_sentence_with_its_traceback(tmp_path: Path) -> N
     assert not _of(told, TrainingStarted)
 
 
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[BareServer]:
+    with bare_server(tmp_path / "log") as running:
+        (tmp_path / "server.json").write_text(json.dumps({"url": running.url, "pid": 0}))
+        yield running
+
+
+def _told(server: BareServer, folder: Path) -> list[Event]:
+    return [each.data for each in server.store.read_stream(TRAINING + folder.name, limit=100_000)]
+
+
 @pytest.mark.slow
-def test_it_follows_its_control_over_the_socket(tmp_path: Path) -> None:
-    with bare_server(tmp_path / "log") as server:
-        folder = run_folder(tmp_path, total_steps=3_000, checkpoint_interval=0)
-        (tmp_path / "server.json").write_text(json.dumps({"url": server.url, "pid": 0}))
-        server.create(folder.name)
-        process = start(folder)
+def test_it_follows_its_control_over_the_socket(tmp_path: Path, server: BareServer) -> None:
+    folder = run_folder(tmp_path, total_steps=3_000, checkpoint_interval=0)
+    server.create(folder.name)
+
+    def ask(event: Event) -> None:
+        server.store.append(Append(CONTROL + folder.name, [event])).result()
+
+    with trainer(folder) as process:
         _wait_for_step(process, 3)
-
-        def told() -> list[Event]:
-            recorded = server.store.read_stream(TRAINING + folder.name, limit=100_000)
-            return [each.data for each in recorded]
-
-        def ask(event: Event) -> None:
-            server.store.append(Append(CONTROL + folder.name, [event])).result()
-
         ask(CheckpointRequested())
-        wait_for(lambda: _of(told(), CheckpointSaved))
+        wait_for(lambda: _of(_told(server, folder), CheckpointSaved), 60)
         ask(PauseRequested())
         assert _finish(process) == 0
-        # The log has everything before the process ends: nothing needs to be taken in from its spool.
-        events = told()
-        saved = [(event.step, event.reason) for event in events if isinstance(event, CheckpointSaved)]
-        (paused,) = _of(events, TrainingPaused)
-        assert isinstance(paused, TrainingPaused)
-        assert [reason for _, reason in saved] == ["request", "pause"]
-        assert events[-1] == paused
-        steps = [event.step for event in events if isinstance(event, StepTrained) and event.sae == 1]
-        assert steps == list(range(1, paused.step + 1))
+    # The log has everything before the process ends: nothing needs to be taken in from its spool.
+    told = _told(server, folder)
+    (paused,) = _of(told, TrainingPaused)
+    assert isinstance(paused, TrainingPaused)
+    assert [event.reason for event in told if isinstance(event, CheckpointSaved)] == ["request", "pause"]
+    assert told[-1] == paused
+    steps = [event.step for event in told if isinstance(event, StepTrained) and event.sae == 1]
+    assert steps == list(range(1, paused.step + 1))
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_away_does_not_stop_it(tmp_path: Path) -> None:
-    with bare_server(tmp_path / "log") as server:
-        folder = run_folder(tmp_path, total_steps=600, checkpoint_interval=0)
-        (tmp_path / "server.json").write_text(json.dumps({"url": server.url, "pid": 0}))
-        server.create(folder.name)
-        process = start(folder)
+def test_a_server_that_goes_away_does_not_stop_it(tmp_path: Path, server: BareServer) -> None:
+    folder = run_folder(tmp_path, total_steps=600, checkpoint_interval=0)
+    server.create(folder.name)
+    with trainer(folder) as process:
         _wait_for_step(process, 3)
-        wait_for(lambda: server.store.version(TRAINING + folder.name) > 0)
+        wait_for(lambda: server.store.version(TRAINING + folder.name) > 0, 60)
         server.stop()
         _wait_for_step(process, 300)
         server.start()
         assert _finish(process) == 0
-        events = [each.data for each in server.store.read_stream(TRAINING + folder.name, limit=100_000)]
-        steps = [event.step for event in events if isinstance(event, StepTrained) and event.sae == 0]
-        assert steps == list(range(1, 601))
-        assert isinstance(events[-1], TrainingCompleted)
+    told = _told(server, folder)
+    steps = [event.step for event in told if isinstance(event, StepTrained) and event.sae == 0]
+    assert steps == list(range(1, 601))
+    assert isinstance(told[-1], TrainingCompleted)
