@@ -37,6 +37,11 @@ class Settings:
         return self.data_dir / "log.duckdb"
 
     @property
+    def journal(self) -> Path:
+        """What the server itself has appended, a second time."""
+        return self.data_dir / "journal.jsonl"
+
+    @property
     def lock(self) -> Path:
         """Held by the one process that may open the log; names its holder."""
         return self.data_dir / "lock"

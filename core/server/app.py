@@ -35,6 +35,7 @@ from .child import Child, runtime_folder
 from .examination import CATALOG
 from .gate import Gate, page
 from .inspection import Inspections
+from .journal import Journal
 from .launcher import Launch, Launcher
 from .maintenance import Maintenance
 from .proxy import Proxy
@@ -56,9 +57,7 @@ def create_app(studio: Studio) -> Starlette:
     async def describe(request: Request) -> Response:
         return Response(description, media_type=JSON)
 
-    routes: list[BaseRoute] = [
-        Route(path, _endpoint(operations), methods=_METHODS) for path, operations in _by_path()
-    ]
+    routes: list[BaseRoute] = [Route(path, _endpoint(operations), methods=_METHODS) for path, operations in _by_path()]
     routes += [
         Route("/openapi.json", describe, methods=["GET"]),
         WebSocketRoute(f"{PREFIX}/events/follow", follow),
@@ -95,10 +94,16 @@ async def open_studio(
                 f"The log ends at position {found:,} though {acknowledged:,} had been acknowledged: its files were"
                 " damaged or replaced. Readers start anew; trainers send again what they still have."
             )
+        journal = Journal(settings.journal)
+        if store.lost is not None and (restored := await asyncio.to_thread(journal.restore, store)):
+            say(f"{restored:,} events of the server's own are restored.")
+        await asyncio.to_thread(journal.trim, store)
         projections = Projections(store)
         await asyncio.to_thread(projections.start, _paced("Folding the log", say))
         access = Access(await asyncio.to_thread(read_or_make_token, settings.token_file), user_actor(os.geteuid()))
-        studio = Studio(settings=settings, store=store, projections=projections, access=access, url=url)
+        studio = Studio(
+            settings=settings, store=store, projections=projections, access=access, journal=journal, url=url
+        )
         studio.inspections = Inspections()
         studio.maintenance = Maintenance(studio)
         await studio.refresh_devices()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from duckdb import DuckDBPyConnection
 
 from core.settings import Settings
-from events.event import Event
+from events.event import Event, now_us
 from events.ids import is_id
 from events.status import TrainingState
 from events.store import EventStore
@@ -23,6 +23,7 @@ from projections.runner import Projections, position
 from . import problems
 from .access import Access
 from .devices import Device, list_devices
+from .journal import Journal, dated
 
 if TYPE_CHECKING:
     from .child import Child
@@ -52,6 +53,7 @@ class Studio:
     store: EventStore
     projections: Projections
     access: Access
+    journal: Journal
     url: str = ""
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("core.server"))
     deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -90,7 +92,15 @@ class Studio:
 
     async def append(self, *appends: Append) -> list[Appended]:
         """Append durably; what the projections say includes it afterwards."""
-        return await asyncio.wrap_future(self.store.append(*appends))
+        now = now_us()
+        appends = tuple(dated(append, now) for append in appends)
+        answers = await asyncio.wrap_future(self.store.append(*appends))
+        try:
+            await asyncio.to_thread(self.journal.record, appends, answers)
+        except OSError as error:
+            # The log has it; only a lost log would miss it here.
+            self.log.warning("%s cannot be written: %s.", self.settings.journal, error)
+        return answers
 
     async def record(
         self,
