@@ -219,8 +219,8 @@ def test_lost_connections_and_a_server_that_starts_again_lose_and_repeat_nothing
     training = server.create()
     relay = Relay(server.port)
     with Trainer(tmp_path / "run", training, lambda: ServerAddress(relay.url)) as trainer:
+        before = 0
         for attempt in range(8):
-            before = relay.connections
             while relay.connections == before or not trainer.emitter.connected:
                 trainer.emit(10)
                 time.sleep(0.001)
@@ -229,8 +229,9 @@ def test_lost_connections_and_a_server_that_starts_again_lose_and_repeat_nothing
                 server.stop()
                 trainer.emit(100)
                 server.start()
+            before = relay.connections
             relay.cut()
-            wait_for(lambda: not trainer.emitter.connected)
+            wait_for(lambda: relay.connections > before or not trainer.emitter.connected)
         assert trainer.emitter.flush(20)
     assert relay.connections >= 8
     relay.close()
