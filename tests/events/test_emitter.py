@@ -231,7 +231,7 @@ def test_lost_connections_and_a_server_that_starts_again_lose_and_repeat_nothing
                 server.start()
             before = relay.connections
             relay.cut()
-            wait_for(lambda: relay.connections > before or not trainer.emitter.connected)
+            wait_for(lambda cut=before: relay.connections > cut or not trainer.emitter.connected)
         assert trainer.emitter.flush(20)
     assert relay.connections >= 8
     relay.close()
