@@ -39,7 +39,7 @@ class EditTraining(msgspec.Struct, frozen=True, kw_only=True):
     """Change what is said about a training; what is left out stays."""
 
     name: Name | None = None
-    tags: tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...] | None = None
+    tags: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=64)] | None = None
     note: Annotated[str, Meta(max_length=100_000)] | None = None
 
 

@@ -21,7 +21,6 @@ from core import lock
 from core.run import write_atomically
 from core.settings import Settings
 
-from .access import is_loopback
 from .app import Say, create_app, open_studio
 from .gate import CODE, Connection
 from .launcher import Launch
@@ -115,7 +114,7 @@ async def running(
             try:
                 yield Running(
                     url=url,
-                    sign_in_url=f"{url}/?{CODE}={studio.access.new_code()}",
+                    sign_in_url=f"{_public_url(settings.host, port)}/?{CODE}={studio.access.new_code()}",
                     port=port,
                     log_id=studio.store.log_id,
                     studio=studio,
@@ -197,9 +196,20 @@ def _listener(settings: Settings) -> socket.socket:
     raise NoFreePort(f"None of the ports {tried} on {settings.host} can be listened on: {problem}.")
 
 
+_EVERY_ADDRESS = ("", "0.0.0.0", "::")
+
+
 def _local_url(host: str, port: int) -> str:
     """How this machine's own processes reach the server."""
-    name = host if is_loopback(host) or host not in ("", "0.0.0.0", "::") else "127.0.0.1"
+    return _url("127.0.0.1" if host in _EVERY_ADDRESS else host, port)
+
+
+def _public_url(host: str, port: int) -> str:
+    """How others reach it, if they may."""
+    return _url(socket.gethostname() if host in _EVERY_ADDRESS else host, port)
+
+
+def _url(name: str, port: int) -> str:
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 

@@ -90,8 +90,9 @@ async def get_job(call: Call) -> Job:
 
 
 async def make_sign_in(call: Call) -> answers.SignIn:
-    """A link that signs a browser in, once, within 15 minutes."""
-    return answers.SignIn(url=f"{call.studio.url}/?{CODE}={call.studio.access.new_code()}")
+    """A link that signs a browser in, once, within 15 minutes, at the address that this request came to."""
+    link = call.request.url.replace(path="/", query=f"{CODE}={call.studio.access.new_code()}")
+    return answers.SignIn(url=str(link))
 
 
 def _start(call: Call, name: Name) -> Job:
