@@ -31,7 +31,7 @@ from .table import first
 from .templates import Templates
 from .trainings import Trainings
 
-__all__ = ["FoldFailed", "Log", "Projections", "Standing", "Verified", "every_projection", "position"]
+__all__ = ["FoldFailed", "Log", "NotInStep", "Projections", "Standing", "Verified", "every_projection", "position"]
 
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)

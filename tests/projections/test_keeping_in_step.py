@@ -21,7 +21,7 @@ from events.training import CheckpointSaved, TrainingResumed
 from projections import logs, metrics, runner, trainings
 from projections.logs import Logs
 from projections.projection import Projection
-from projections.runner import REBUILD, FoldFailed, Projections, position
+from projections.runner import REBUILD, FoldFailed, NotInStep, Projections, position
 from projections.trainings import Trainings
 
 C, T = "control-one", "training-one"
@@ -287,6 +287,17 @@ def test_a_projection_that_cannot_fold_is_left_behind_and_the_others_go_on(
         assert [line.message for line in logs.lines(con, "one")] == ["after", "half"]
     assert projections.positions()["logs"].error is None
     assert projections.positions()["logs"].position == store.head
+
+
+def test_a_batch_that_does_not_follow_the_checkpoint_is_refused(store: EventStore) -> None:
+    projections = Projections(store)
+    projections.start()
+    fill(store)
+    batches = list(store.read_batches(0, size=10))
+    before = projections.checksums()
+    with pytest.raises(NotInStep, match=r"Not all of .* are true up to position 10"):
+        store.transact(lambda con: projections.fold(con, batches[1])).result()
+    assert projections.checksums() == before
 
 
 def test_what_is_left_out_shows_in_the_standing(store: EventStore) -> None:

@@ -59,6 +59,13 @@ def test_checkpoints_and_evaluations_beyond_a_resume_no_longer_count(log: Log) -
     assert [row.fvu for row in evaluations.list_(log.con, "one")] == [0.5, 0.3]
 
 
+def test_a_later_resume_brings_nothing_back_that_an_earlier_one_took(log: Log) -> None:
+    log.append(saved(10), saved(20), evaluated(20, 0.4))
+    log.append((T, TrainingResumed(step=10)), saved(30), (T, TrainingResumed(step=20)))
+    assert [row.step for row in checkpoints.list_(log.con, "one")] == [10]
+    assert evaluations.list_(log.con, "one") == []
+
+
 def test_a_deleted_training_has_no_checkpoints(log: Log) -> None:
     log.append(saved(0), saved(10), ("control-one", TrainingDeleted()))
     assert checkpoints.list_(log.con, "one") == []
