@@ -25,6 +25,7 @@ EXIT_FAILED = 1
 EXIT_HELD = 75
 
 FLUSH_SECONDS = 30.0
+LOCK_SECONDS = 2.0
 
 log = logging.getLogger("core.training")
 
@@ -33,7 +34,8 @@ def run(folder: Path, *, resume: bool, progress: TextIO | None) -> int:
     """Train what `folder` describes. Returns the exit code; never raises for what goes wrong in the training."""
     try:
         spec = runs.read(folder)
-        lock = hold(folder)
+        # The server takes the lock for a moment to see whether a trainer lives.
+        lock = hold(folder, wait=LOCK_SECONDS)
     except SpoolLocked as error:
         print(error, file=sys.stderr)  # noqa: T201
         return EXIT_HELD

@@ -20,7 +20,7 @@ from ..files import remove_checkpoint
 from . import answers
 from .operation import JSON, Call
 
-_ROWS_AT_ONCE = 5_000
+_ROWS_AT_ONCE = 1_000
 
 
 class MetricsQuery(msgspec.Struct, frozen=True, kw_only=True):
