@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Page
 from scripted_studio import Studio, serving
 from starlette.applications import Starlette
@@ -80,16 +81,22 @@ class Tab:
 
     def check(self) -> None:
         """Fail if anything went wrong that was not allowed."""
-        assert [text for text in self.wrong if not any(word in text for word in self.allowed)] == []
+        wrong = [text for text in self.wrong if not any(word in text for word in self.allowed)]
+        if wrong:
+            pytest.fail("This went wrong in the page:\n" + "\n".join(wrong))
 
     # What the page holds
 
     def steps(self, column: str = "step") -> list[float]:
         """A column of what the charts in sight draw; empty while there are none."""
-        return self.page.evaluate(
-            _with_view("column => Array.from(find('chart-loss')?.model.renderers[0].data_source.data[column] ?? [])"),
-            column,
-        )
+        find = "column => Array.from(find('chart-loss')?.model.renderers[0].data_source.data[column] ?? [])"
+        try:
+            return self.page.evaluate(_with_view(find), column)
+        except PlaywrightError as error:
+            # The page is just being loaded anew.
+            if "context was destroyed" in str(error):
+                return []
+            raise
 
     def idle(self) -> None:
         """Wait until every model has been drawn."""
@@ -231,9 +238,8 @@ class Server:
                 if said["pid"] != self._process.pid:
                     return False
                 self.url = said["url"] + "/"
-                with urllib.request.urlopen(self.url, timeout=5) as answer:
-                    return answer.status == 200
-            except (OSError, ValueError):
+                return httpx.get(self.url, timeout=5).status_code == httpx.codes.OK
+            except (OSError, ValueError, httpx.TransportError):
                 return False
 
         wait_until(ready, "server and page", 60)
@@ -257,13 +263,10 @@ class Server:
 
     def ask(self, path: str, body: Any = None) -> Any:
         """The API's answer."""
-        request = urllib.request.Request(
-            f"{self.url}api/v1/{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
+        url = f"{self.url}api/v1/{path}"
+        answer = httpx.get(url, timeout=30) if body is None else httpx.post(url, json=body, timeout=30)
+        assert answer.is_success, answer.text
+        return answer.json()
 
 
 def processes_of(*words: object) -> list[int]:

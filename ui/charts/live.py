@@ -140,4 +140,7 @@ class LiveCharts:
                 Span(location=target_l0, dimension="width", line_dash="dashed", line_color="#808a96", line_width=1)
             )
         plot.add_tools(HoverTool(renderers=drawn[:1], tooltips=read + "</div>", mode="vline", line_policy="nearest"))
+        # What the browser makes of ranges and themes is nobody's business here, ten times a second least of all.
+        for model in plot.references():
+            model.syncable = False
         return plot
