@@ -6,11 +6,12 @@ import argparse
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,6 +20,7 @@ import core.cli
 from core.api import find_address
 from events.control import TrainingCreated
 from events.emitter import Emitter
+from events.errors import SpoolLocked
 from events.event import Event
 from events.ids import new_id
 from events.log import LogWritten
@@ -50,6 +52,19 @@ class Cli:
     """`saestudio` on one data directory."""
 
     data_dir: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def close(self) -> None:
+        """End what a failed test has left behind: commands, and the trainers of run folders that are held."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        for lock in self.data_dir.glob("trainings/*/lock"):
+            try:
+                hold(lock.parent).release()
+            except SpoolLocked:
+                os.kill(int(lock.read_text()), signal.SIGKILL)
 
     def __call__(self, *arguments: str, **more: str) -> Result:
         """A command from its beginning to its end, in this process."""
@@ -61,13 +76,15 @@ class Cli:
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """A command that goes on, in a process of its own."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*PROGRAM, *arguments, "--data-dir", str(self.data_dir)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=environment(**more),
         )
+        self.started.append(process)
+        return process
 
     @contextmanager
     def up(self, *arguments: str, **more: str) -> Iterator[dict[str, Any]]:

@@ -18,9 +18,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
+def cli(tmp_path: Path) -> Iterator[Cli]:
     """An empty data directory without a server."""
-    return Cli(tmp_path / "data")
+    cli = Cli(tmp_path / "data")
+    yield cli
+    cli.close()
 
 
 @pytest.fixture(scope="session")
