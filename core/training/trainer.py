@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import platform
 import socket
@@ -23,7 +22,6 @@ from events.training import (
     CheckpointDeleted,
     CheckpointSaved,
     EvaluationMade,
-    StepTrained,
     TrainingCompleted,
     TrainingConfig,
     TrainingPaused,
@@ -37,7 +35,8 @@ from .checkpoint import Checkpoints, Snapshot
 from .control import Wishes
 from .evaluation import Evaluation, budget
 from .loop import Loop, students_of
-from .reporting import Progress, include_libraries, rate_in_words
+from .narration import Narration, mean
+from .reporting import Progress, include_libraries
 from .student import Pair, Student
 
 log = logging.getLogger("core.training")
@@ -47,7 +46,6 @@ Ending = Literal["paused", "stopped"]
 Reason = Literal["interval", "request", "pause", "stop", "end"]
 
 _LIBRARIES = ("torch", "transformers", "datasets", "safetensors", "numpy", "saestudio")
-_ALARM_SHARE = 0.1
 _PHASE_SECONDS = 5.0
 
 
@@ -235,8 +233,7 @@ class _Run:
         self._evaluation = evaluation
         self._device = device
         self._saved_step = loop.step
-        self._alarmed: set[str] = set()
-        self._last_evaluation: list[EvaluationMade] = []
+        self._narration = Narration(trainer.config, loop, trainer.progress)
 
     def to_the_end(self) -> Outcome:
         config, loop, wishes = self._config, self._loop, self._wishes
@@ -250,17 +247,16 @@ class _Run:
             loop.advance()
             step = loop.step
             self._trainer.stepped(step)
-            self._tell_progress()
+            self._narration.step()
             if step % config.log_interval == 0:
-                self._log_progress()
+                self._narration.interval()
             if config.checkpoint_interval and step % config.checkpoint_interval == 0 and step < config.total_steps:
                 self._save("interval")
             if evaluate_every and step % evaluate_every == 0 and step < config.total_steps:
                 self._evaluate(last=False)
         self._save("end")
-        self._tell_progress(last=True)
-        self._evaluate(last=True)
-        self._log_summary()
+        self._narration.step(last=True)
+        self._narration.summary(self._evaluate(last=True))
         self._emit(TrainingCompleted(step=loop.step, seconds=loop.seconds), None)
         return "completed"
 
@@ -269,7 +265,7 @@ class _Run:
         self._loop.drain()
         if step > 0:
             self._save("stop" if self._wishes.stop else "pause")
-        self._tell_progress(last=True)
+        self._narration.step(last=True)
         return self._trainer.leave(step)
 
     def _save(self, reason: Reason) -> None:
@@ -294,16 +290,22 @@ class _Run:
                     path=str(saved.path),
                     size=saved.size,
                     host=socket.gethostname(),
-                    loss=_mean([event.loss for event in latest]),
-                    fvu=_mean([event.fvu for event in latest]),
+                    loss=mean(event.loss for event in latest),
+                    fvu=mean(event.fvu for event in latest),
                     reason=reason,
                 ),
                 None,
             )
+            self._prune()
+
+    def _prune(self) -> None:
+        try:
             for step in self._checkpoints.prune():
                 self._emit(CheckpointDeleted(step=step, reason="superseded"), None)
+        except OSError as error:
+            log.error("An old checkpoint could not be deleted (%s); training goes on.", error)
 
-    def _evaluate(self, *, last: bool) -> None:
+    def _evaluate(self, *, last: bool) -> list[EvaluationMade]:
         loop, wishes = self._loop, self._wishes
         loop.drain()
         with loop.speed.hold():
@@ -315,97 +317,7 @@ class _Run:
                 made = []
         for event in made:
             self._emit(event, None)
-        if last:
-            self._last_evaluation = made
-
-    def _tell_progress(self, *, last: bool = False) -> None:
-        latest = self._loop.latest
-        if not latest:
-            return
-        speed = latest[0].tokens_per_second
-        left = (self._config.total_steps - latest[0].step) * self._config.batch_size
-        self._trainer.progress.step(
-            {
-                "step": latest[0].step,
-                "total_steps": self._config.total_steps,
-                "loss": _mean([event.loss for event in latest]),
-                "l0": _mean([event.l0 for event in latest]),
-                "fvu": _mean([event.fvu for event in latest]),
-                "tokens_per_second": speed,
-                "eta_seconds": left / speed if speed > 0 else None,
-            },
-            last=last,
-        )
-
-    def _log_progress(self) -> None:
-        window = self._loop.window()
-        if not window:
-            return
-        saes = len(self._loop.students)
-        latest = window[-saes:]
-        latents = sum(student.sae.latents for student in self._loop.students)
-        dead = sum(event.dead_latents for event in latest) / latents
-        log.info(
-            "step %s loss %.4f L0 %.1f FVU %.3f dead %.1f %% %s",
-            f"{latest[0].step:,}",
-            _mean_of(window, "loss"),
-            _mean_of(window, "l0"),
-            _mean_of(window, "fvu"),
-            100 * dead,
-            rate_in_words(latest[0].tokens_per_second),
-        )
-        self._watch(window)
-
-    def _watch(self, window: list[StepTrained]) -> None:
-        """Warn once of each sign that an SAE is collapsing."""
-        if self._loop.step < _ALARM_SHARE * self._config.total_steps:
-            return
-        for index, student in enumerate(self._loop.students):
-            own = [event for event in window if event.sae == index]
-            if not own:
-                continue
-            sae = student.sae
-            signs = {
-                "more than half of its latents are dead": own[-1].dead_latents > sae.latents / 2,
-                "more than 95 % of the variance is unexplained": _mean_of(own, "fvu") > 0.95,
-                f"L0 is below a tenth of the {sae.wanted_l0:g} that were asked for": (
-                    _mean_of(own, "l0") < sae.wanted_l0 / 10
-                ),
-            }
-            for sign, seen in signs.items():
-                if seen and (message := f"{student.name}: {sign}.") not in self._alarmed:
-                    self._alarmed.add(message)
-                    log.warning("%s", message)
-
-    def _log_summary(self) -> None:
-        loop = self._loop
-        tokens = loop.step * self._config.batch_size
-        log.info(
-            "All %s steps are trained: %s tokens in %s.",
-            f"{loop.step:,}",
-            f"{tokens:,}",
-            _duration(loop.seconds),
-        )
-        by_sae = {event.sae: event for event in self._last_evaluation}
-        for index, student in enumerate(loop.students):
-            event = by_sae.get(index)
-            if event is None or event.fvu is None or event.l0 is None:
-                continue
-            latents = student.sae.latents
-            log.info(
-                "%s leaves %.1f %% of the variance unexplained (FVU %.3f) on %s held-out tokens, with %.1f active"
-                " latents per token (L0); %s of its %s latents are dead.%s",
-                student.name,
-                100 * event.fvu,
-                event.fvu,
-                f"{event.tokens:,}",
-                event.l0,
-                "none" if event.dead_latents == 0 else f"{event.dead_latents:,}",
-                f"{latents:,}",
-                ""
-                if event.loss_recovered is None
-                else f" Spliced into the model it keeps {event.loss_recovered:.1%} of its loss.",
-            )
+        return made
 
 
 def _pairs(config: TrainingConfig) -> list[Pair]:
@@ -413,21 +325,3 @@ def _pairs(config: TrainingConfig) -> list[Pair]:
     if not layers or not hooks:
         raise NothingToTrain("training_layers and hook_types must name at least one layer and one hook.")
     return [(layer, hook) for layer in layers for hook in hooks]
-
-
-def _mean(values: list[float]) -> float | None:
-    """None where there is no finite mean."""
-    mean = sum(values) / len(values) if values else math.nan
-    return mean if math.isfinite(mean) else None
-
-
-def _mean_of(events: list[StepTrained], field: str) -> float:
-    return sum(getattr(event, field) for event in events) / len(events)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -41,7 +41,7 @@ def _recover(steps: int, seed: int) -> float:
 
 
 def test_features_are_found_far_above_chance_within_a_few_steps() -> None:
-    assert _recover(200, seed=0) > 0.48  # chance is 0.38
+    assert _recover(130, seed=0) > 0.43  # chance is 0.38
 
 
 @pytest.mark.slow
