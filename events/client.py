@@ -177,9 +177,9 @@ class Follower:
 
     A lost connection is made again, with back-off, for as long as it takes; after it, the iteration goes on behind the
     last event that it yielded. `FollowRefused` is raised where that is pointless (unknown stream, no right, bad
-    request, an `after` that the log has not reached). If the server works on another incarnation of the log, the iteration starts again from position 0:
-    `messages` yields a `Subscribed` with another `log_id`; iteration over events calls `on_replaced(old, new)` if it
-    was given and raises `LogReplaced` if not.
+    request, an `after` that the log has not reached). If the server works on another incarnation of the log, the
+    iteration starts again from position 0: `messages` yields a `Subscribed` with another `log_id`; iteration over
+    events calls `on_replaced(old, new)` if it was given and raises `LogReplaced` if not.
     """
 
     def __init__(

@@ -44,7 +44,8 @@ UNACKNOWLEDGED = 8
 
 _GATHER = 0.002  # seconds: events that follow each other faster travel together
 _IDLE = 0.01
-_UPKEEP = 0.01
+_UPKEEP = 0.02
+_WRITE = 0.005  # how often a spool that is not mapped is written: what the death of the process may cost
 _SYNC = 1.0
 _RETRY = 2.0
 _REPLY = 60.0
@@ -70,10 +71,10 @@ class Emitter:
     """Writes one training's events to its stream, whatever happens to the server.
 
     `folder` is the run folder, whose lock the process holds (`spool.hold`) for as long as the emitter lives; the spool
-    lies in it. Without the lock, `SpoolError` is raised. `address` is asked
-    before every connection where the server is (None: nowhere now). `created` and `created_at` (µs) create the training
-    in a log that does not know it. `on_control` gets each control event of the training once, in the emitter's thread;
-    `on_trouble` one sentence for whatever a person should know, which also goes to the log.
+    lies in it. `SpoolError` is raised without the lock. `address` is asked before every connection where the server is
+    (None: nowhere now). `created` and `created_at` (µs) create the training in a log that does not know it.
+    `on_control` gets each control event of the training once, in the emitter's thread; `on_trouble` one sentence for
+    whatever a person should know, which also goes to the log.
 
     Nothing that `emit` has taken is lost when the process dies, as long as the spool is `durable`; otherwise (see
     `spool.py`) the last few milliseconds may be.
@@ -189,7 +190,7 @@ class Emitter:
 
     def _keep(self) -> None:
         synced = time.monotonic()
-        while not self._stop.wait(_UPKEEP):
+        while not self._stop.wait(_UPKEEP if self._spool.mapped else _WRITE):
             # What a log has made durable need not be made so twice.
             behind = self._acknowledged < self._spool.version or self._spool.epoch is None
             sync = behind and time.monotonic() - synced >= _SYNC

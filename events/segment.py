@@ -20,6 +20,7 @@ import contextlib
 import mmap
 import os
 import struct
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from zlib import crc32
@@ -100,6 +101,15 @@ class Segment:
             self._serial += 1
             slot = _CLAIM.pack(self._serial, -1 if epoch is None else epoch, first)
             self._write_at(offset, slot + _CLAIM_SUM.pack(crc32(slot)))
+
+    def sync(self) -> None:
+        """Make every frame so far survive the machine's death."""
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile, for the log has it all
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _write_at(self, offset: int, data: bytes) -> None:
         descriptor = os.open(self.path, os.O_WRONLY)
@@ -236,8 +246,9 @@ class LiveSegment(Segment):
         self.descriptor = descriptor
         self.mapped = isinstance(buffer, mmap.mmap)
         self.capacity = len(buffer)
-        self.written = 0
-        self.synced = 0
+        self._writing = threading.Lock()
+        self._written = 0
+        self._synced = 0
         self._brought_in = 0
         buffer[:8] = _MAGIC
         buffer[_HEADER : self.start] = encoded
@@ -251,9 +262,10 @@ class LiveSegment(Segment):
         if buffer is None:
             super()._write_at(offset, data)
             return
-        buffer[offset : offset + len(data)] = data
-        if not self.mapped and self.written and self.descriptor is not None:
-            os.pwrite(self.descriptor, data, offset)
+        with self._writing:
+            buffer[offset : offset + len(data)] = data
+            if not self.mapped and self.descriptor is not None:
+                os.pwrite(self.descriptor, data, offset)
 
     def bring_in(self) -> None:
         """Have the kernel bring in the pages that are appended to next: an append then meets no page fault."""
@@ -265,27 +277,29 @@ class LiveSegment(Segment):
 
     def write_out(self) -> None:
         """Bring a segment that lies in memory up to date in its file; raises OSError where the disk takes nothing."""
-        if self.mapped or self.buffer is None:
+        buffer = self.buffer
+        if self.mapped or buffer is None:
             return
-        end = self.tail[0]
-        if self.descriptor is None:
-            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        while self.written < end:
-            self.written += os.pwrite(self.descriptor, self.buffer[self.written : end], self.written)
+        with self._writing:
+            end = self.tail[0]
+            if self.descriptor is None:
+                self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            while self._written < end:
+                self._written += os.pwrite(self.descriptor, buffer[self._written : end], self._written)
 
     def sync(self) -> None:
-        """Make every frame so far survive the machine's death."""
         end = self.tail[0]
-        if self.descriptor is not None and end > self.synced:
+        if self.descriptor is None:
+            super().sync()
+        elif end > self._synced:
             os.fsync(self.descriptor)
-            self.synced = end
+            self._synced = end
 
     def settle(self) -> None:
         """Nothing is appended any more: free the allocated rest and the memory."""
         self.write_out()
         if self.descriptor is not None:
             os.ftruncate(self.descriptor, self.tail[0])
-            self.sync()
             os.close(self.descriptor)
             self.descriptor = None
         # The mapping itself ends with its last reader.

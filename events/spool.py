@@ -148,7 +148,9 @@ class Spool:
         self._told: str | None = None
         self._position: tuple[Segment, Buffer | bytes, int, int] | None = None
         self._spare: LiveSegment | None = None
+        # Full segments on their way: first in memory or with allocated space left over, then not fsynced yet.
         self._unsettled: list[LiveSegment] = []
+        self._unsynced: list[Segment] = []
 
         self._segments: list[Segment]
         self._segments, damages = segments.load(folder)
@@ -187,13 +189,15 @@ class Spool:
     def segments(self) -> tuple[Segment, ...]:
         return tuple(self._segments)
 
-    def mark(self) -> tuple[Segment, int]:
-        """The place of the last appended event, whatever version it will get."""
+    def mark(self) -> tuple[Segment, int] | None:
+        """The place of the last event in the spool, whatever version it will get; None where there is none."""
         with self._lock:
-            return self._active, self._active.count
+            return next(((each, each.count) for each in reversed(self._segments) if each.count), None)
 
-    def version_of(self, mark: tuple[Segment, int]) -> int | None:
+    def version_of(self, mark: tuple[Segment, int] | None) -> int | None:
         """The version of the event at a mark; None as long as it is provisional."""
+        if mark is None:
+            return 0
         segment, count = mark
         return None if segment.epoch is None else segment.first + count - 1
 
@@ -371,6 +375,8 @@ class Spool:
                 if segment in self._unsettled:
                     break
                 self._segments.remove(segment)
+                if segment in self._unsynced:
+                    self._unsynced.remove(segment)
                 segment.path.unlink(missing_ok=True)
 
     # Upkeep
@@ -386,11 +392,12 @@ class Spool:
                 segment.settle()
                 with self._lock:
                     self._unsettled.remove(segment)
+                    self._unsynced.append(segment)
             active = self._active
             active.bring_in()
             active.write_out()
             if sync:
-                active.sync()
+                self._sync()
         except OSError as error:
             trouble = f"The spool's disk takes nothing more ({error.strerror}): {self.folder}."
         if trouble is None and self._mappable and self._spare is None:
@@ -408,11 +415,19 @@ class Spool:
         self._trouble = trouble
         self._tell(trouble)
 
+    def _sync(self) -> None:
+        """Make every frame so far survive the machine's death."""
+        with self._lock:
+            waiting = [*self._unsynced, self._active]
+            self._unsynced.clear()
+        for segment in waiting:
+            segment.sync()
+
     def _tell(self, trouble: str | None) -> None:
         lost = self.lost
         if trouble is not None and lost:
             trouble = f"{trouble} Its memory is full too: events are being lost."
-        if trouble == self._told:
+        if trouble == self._told and (trouble is not None or not lost):
             return
         if trouble is None:
             self._on_trouble(
@@ -436,6 +451,7 @@ class Spool:
                 self._active.abandon()
             else:
                 self._active.settle()
+            self._sync()
             self._closed = True
             self._active.capacity = 0
 

@@ -195,6 +195,13 @@ def test_an_event_of_a_newer_program_is_kept_as_it_is(server: BareServer, tmp_pa
     assert [each.data for each in stream(server.store, f"training-{training}")] == [event]
 
 
+def test_where_nothing_was_emitted_nothing_is_waited_for(tmp_path: Path) -> None:
+    with Trainer(tmp_path / "run", new_id(), nowhere) as trainer:
+        assert trainer.emitter.flush(0)
+        trainer.emit(1)
+        assert not trainer.emitter.flush(0)
+
+
 # Server away
 
 

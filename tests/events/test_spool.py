@@ -483,6 +483,19 @@ def test_a_full_disk_costs_bounded_memory_and_what_is_lost_is_counted(tmp_path: 
     assert everything(made)[-1] == b"after"
 
 
+def test_a_disk_that_is_only_too_slow_is_said_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "_file_system", lambda folder: "nfs4")
+    said: list[str] = []
+    made = Spool(tmp_path, HEADER, segment_size=SMALL, memory_limit=4 * SMALL, on_trouble=said.append)
+    for frame in numbered(1_000):
+        made.append(frame)
+    lost = made.lost
+    assert lost > 500
+    made.upkeep()
+    made.upkeep()
+    assert said == [f"The spool's disk takes events again; {lost} events were lost."]
+
+
 def test_a_file_system_that_cannot_be_mapped_after_all_is_written_instead(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spool, "_file_system", lambda folder: "ext4")
