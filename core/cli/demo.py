@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -36,14 +38,13 @@ def demo(options: argparse.Namespace) -> int:
     settings = prepared(Settings(data_dir=data_dir(options), port=port))
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
-    pid: int | None = None
+    process: subprocess.Popen[bytes] | None = None
     address = running_server(settings.data_dir)
     if address is not None:
         output.out().print(f"SAE Studio runs already at {address.url}", markup=False)
     else:
         with output.err().status("Starting the server"):
-            served = server.start(settings)
-        pid = served.pid
+            served, process = server.start(settings)
         address = ServerAddress(served.url)
         server.greet(served, settings, wanted_port=options.port)
         if not options.no_browser:
@@ -54,15 +55,16 @@ def demo(options: argparse.Namespace) -> int:
         with failures(), Api(address) as api:
             status = show.run(api)
         if not options.exit:
-            output.out().print(f"\nCtrl-C ends {'the server' if pid else 'this'}.")
+            output.out().print(f"\nCtrl-C ends {'the server' if process else 'this'}.")
             signal.pause()
     except KeyboardInterrupt:
         output.err().print()
     finally:
         show.end(address)
-        if pid is not None:
+        if process is not None:
             with output.err().status("Ending the server"):
-                server.end(settings, pid, timeout=_PATIENCE)
+                process.terminate()
+                process.wait()
         again = command("up", settings.data_dir)
         output.out().print(f"The data lies in {settings.data_dir}; open it again with {again}.", markup=False)
     return status
@@ -112,6 +114,7 @@ class Show:
             with output.err().status("Saving a checkpoint (Ctrl-C: end without it)"):
                 self._ask_to_end(address)
                 hold(self._settings.run_folder(self._id), wait=_PATIENCE).release()
+                self._await_exit()
         except KeyboardInterrupt:
             self._signal(signal.SIGKILL)
         except SpoolLocked:
@@ -178,6 +181,14 @@ class Show:
                         return
         except ServerUnreachable:
             self._signal(signal.SIGINT)
+
+    def _await_exit(self) -> None:
+        """Wait until the trainer's process, which has let go of its folder, is gone as well."""
+        deadline = time.monotonic() + _PATIENCE
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            while self._pid is not None and time.monotonic() < deadline:
+                os.kill(self._pid, 0)
+                time.sleep(0.05)
 
     def _signal(self, number: int) -> None:
         if self._pid is not None:

@@ -42,7 +42,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def up(options: argparse.Namespace) -> int:
-    """Serve until Ctrl-C; with `--detach`, leave that to a process of its own."""
+    """Serve until Ctrl-C, and end the process then; with `--detach`, leave that to a process of its own."""
     if options.detach:
         return _detach(options)
     settings = _settings(options)
@@ -74,7 +74,10 @@ def up(options: argparse.Namespace) -> int:
     if not options.json:
         again = command("up", settings.data_dir)
         output.err().print(f"\nThe server has ended. Open it again with {again}.", markup=False)
-    return 0
+    sys.stdout.flush()
+    # Everything is closed, but a thread may still wait for a trainer that outlives this process. Under it the
+    # interpreter cannot be taken down tidily: DuckDB's bindings would print a page about objects that are left.
+    os._exit(0)
 
 
 def status(options: argparse.Namespace) -> int:
@@ -137,7 +140,7 @@ def end(settings: Settings, pid: int, *, timeout: float) -> None:
         time.sleep(0.05)
 
 
-def start(settings: Settings) -> Served:
+def start(settings: Settings) -> tuple[Served, subprocess.Popen[bytes]]:
     """Start a server in a session of its own, and wait until it answers. Raises `Failure` with its last words."""
     arguments = ["up", "--json", "--no-browser", f"--data-dir={settings.data_dir}", f"--host={settings.host}"]
     arguments += [f"--port={settings.port}", *([] if settings.ui else ["--no-dashboard"])]
@@ -160,7 +163,7 @@ def start(settings: Settings) -> Served:
         process.terminate()
         raise
     if line:
-        return msgspec.json.decode(line, type=Served)
+        return msgspec.json.decode(line, type=Served), process
     process.wait()
     with settings.server_log.open("rb") as log:
         log.seek(began)
@@ -208,7 +211,7 @@ def open_browser(url: str) -> None:
 def _detach(options: argparse.Namespace) -> int:
     settings = _settings(options)
     with output.err().status("Starting the server"):
-        served = start(settings)
+        served, _ = start(settings)
     if options.json:
         output.print_json(served)
     else:
