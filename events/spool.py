@@ -138,7 +138,7 @@ class Spool:
         self._segment_size = max(segment_size, self._header_size + 64)
         self._memory_limit = memory_limit
         self._on_trouble = on_trouble or _ignore
-        self._mappable = _file_system(folder) in _MAPPABLE
+        self._mappable = file_system(folder) in _MAPPABLE
         self._lock = threading.RLock()
         self._appending = False
         self._closed = False
@@ -460,7 +460,7 @@ def _ignore(_: str) -> None:
     """Nobody listens."""
 
 
-def _file_system(folder: Path) -> str:
+def file_system(folder: Path) -> str:
     """Type of the file system that `folder` lies on; "" where the system does not say."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()

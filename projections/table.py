@@ -190,8 +190,9 @@ def _insert_missing(con: DuckDBPyConnection, name: str, key: Iterable[str], rows
 
 def _update(con: DuckDBPyConnection, name: str, key: Iterable[str], columns: Iterable[str], rows: Any) -> int:
     values = ", ".join(f'"{column}" = rows."{column}"' for column in columns)
-    changed = first(con, f"UPDATE {name} SET {values} FROM rows WHERE {_matches(name, key, 'rows')}")
-    return changed[0] if changed else 0
+    # DuckDB looks for `rows` in the frame that executes the statement, and only there.
+    changed = con.execute(f"UPDATE {name} SET {values} FROM rows WHERE {_matches(name, key, 'rows')}").fetchall()
+    return changed[0][0] if changed else 0
 
 
 def _delete(con: DuckDBPyConnection, name: str, key: Iterable[str], keys: Any) -> None:

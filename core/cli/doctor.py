@@ -16,10 +16,12 @@ from typing import Any, Literal
 import msgspec
 from rich.text import Text
 
-from events.spool import _file_system as file_system
+from core.settings import Settings
+from events.spool import file_system
 
 from . import output
 from .client import data_dir, running_server
+from .server import holder
 
 # Advisory locks, memory maps or atomic renames behave differently over a network.
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs"})
@@ -105,9 +107,14 @@ def _storage(folder: Path) -> Iterator[Finding]:
 
 
 def _holder(folder: Path) -> Iterator[Finding]:
-    """Which server has the data directory: asked, not tried, for trying would take its lock for a moment."""
+    """Who has the data directory."""
     address = running_server(folder)
-    yield Finding("server", "ok", f"runs at {address.url}" if address else "none runs on this data directory")
+    if address is not None:
+        yield Finding("server", "ok", f"runs at {address.url}")
+    elif (held_by := holder(Settings(data_dir=folder))) is not None:
+        yield Finding("server", "warning", f"process {held_by.pid} holds the data directory, but no server answers.")
+    else:
+        yield Finding("server", "ok", "none runs on this data directory")
 
 
 def _ask_torch() -> tuple[dict[str, Any] | None, str]:

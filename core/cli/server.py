@@ -114,27 +114,27 @@ def status(options: argparse.Namespace) -> int:
 def down(options: argparse.Namespace) -> int:
     """End the server that holds the data directory, and wait until it has let go of it."""
     settings = Settings(data_dir=data_dir(options))
-    holder = _holder(settings)
-    if holder is None:
+    held_by = holder(settings)
+    if held_by is None:
         raise Failure(no_server(settings.data_dir))
-    if holder.url is None or not _has_open(holder.pid, settings.lock):
-        raise Failure(f"{settings.data_dir} is held by process {holder.pid}, which is no server of this machine.")
-    end(settings, holder.pid, timeout=options.timeout)
+    if held_by.url is None or not _has_open(held_by.pid, settings.lock):
+        raise Failure(f"{settings.data_dir} is held by process {held_by.pid}, which is no server of this machine.")
+    _end(settings, held_by.pid, timeout=options.timeout)
     if options.json:
-        output.print_json({"pid": holder.pid, "url": holder.url, "ended": True})
+        output.print_json({"pid": held_by.pid, "url": held_by.url, "ended": True})
     else:
         output.out().print(
-            f"The server at {holder.url} has ended. Trainings go on; the next server takes in what they write."
+            f"The server at {held_by.url} has ended. Trainings go on; the next server takes in what they write."
         )
     return 0
 
 
-def end(settings: Settings, pid: int, *, timeout: float) -> None:
+def _end(settings: Settings, pid: int, *, timeout: float) -> None:
     """Ask the server with that pid to end. Raises `Failure` where it still holds the data directory after `timeout`."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout
-    while _holder(settings) is not None:
+    while holder(settings) is not None:
         if time.monotonic() > deadline:
             raise Failure(f"The server (process {pid}) has not ended within {timeout:g} seconds.")
         time.sleep(0.05)
@@ -235,7 +235,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def _holder(settings: Settings) -> lock.Holder | None:
+def holder(settings: Settings) -> lock.Holder | None:
     """Who holds the data directory; None if nobody does. Holds it for a moment where nobody else does."""
     if not settings.lock.exists():
         return None

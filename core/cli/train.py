@@ -98,6 +98,9 @@ def resume_here(options: argparse.Namespace) -> int:
         raise Failure(str(error)) from error
     except SpoolLocked as error:
         raise Failure(f"Training {folder.name} is being trained already. {error}") from error
+    total = spec.config.total_steps
+    if (folder / runs.CHECKPOINTS / f"step-{total:08d}").is_dir():
+        raise Failure(f"Training {folder.name} has trained all its {total:,} steps; there is nothing to resume.")
     return _run(spec, settings, None, options, resume=True)
 
 

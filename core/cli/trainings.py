@@ -130,7 +130,7 @@ def wait(options: argparse.Namespace) -> int:
     wanted = set(options.until)
     with connected(options) as api:
         training_id = api.training_id(options.id)
-        state = _follow_until(api, training_id, wanted | FINAL, options.timeout)
+        state = _follow_until(api, training_id, wanted, options.timeout)
     reached = state.status in wanted
     if options.json:
         output.print_json({"id": training_id, "status": state.status, "reason": state.reason, "reached": reached})
@@ -148,12 +148,14 @@ def wait(options: argparse.Namespace) -> int:
     )
 
 
-def _follow_until(api: Api, training_id: str, statuses: Set[str], seconds: float | None) -> TrainingState:
-    """The training's state when it first has one of `statuses`, or when time is up."""
+def _follow_until(api: Api, training_id: str, wanted: Set[str], seconds: float | None) -> TrainingState:
+    """The training's state when it first has a wanted or a final status, or when time is up."""
     row = api.training(training_id)
     state = msgspec.convert({name: row[name] for name in TrainingState.__struct_fields__}, TrainingState)
+    statuses = wanted | FINAL
     if state.status in statuses:
         return state
+    output.err().print(f"Training {training_id} is {state.status}; waiting until it is {' or '.join(sorted(wanted))}.")
     for recorded in follow(api, *streams_of(training_id), after=row["position"], seconds=seconds):
         state = evolve(state, recorded.data)
         if state.status in statuses:

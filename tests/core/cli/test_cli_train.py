@@ -78,6 +78,10 @@ def test_a_training_in_a_pipe_tells_its_progress_and_ends_with_what_came_out(cli
     assert "Training in a pipe (" in said
     assert "step 20 of 20  loss 0." in said
     assert "No server runs on" in said
+    (folder,) = (cli.data_dir / "trainings").iterdir()
+    refused = cli("resume", folder.name)
+    assert refused.status == 1
+    assert "has trained all its 20 steps; there is nothing to resume" in refused.err
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 
 import pytest
@@ -39,14 +40,14 @@ def test_ls_show_and_logs_say_what_the_log_says(served: Cli) -> None:
 
 def test_the_beginning_of_an_id_is_enough_where_no_other_has_it(served: Cli) -> None:
     with served.training() as one, served.training() as other:
-        common = len([a for a, b in zip(one.id, other.id, strict=True) if a == b])
         unique = next(n for n in range(1, 15) if one.id[:n] != other.id[:n])
         assert served("show", one.id[: unique + 4].upper(), "--json").json()["id"] == one.id
         refused = served("show", one.id[: unique - 1])
         assert refused.status == 1
         assert one.id in refused.err
         assert other.id in refused.err
-        assert common
+        inside = served("show", one.id[unique:])
+        assert (inside.status, "begins with" in inside.err) == (1, True)
 
 
 @pytest.mark.parametrize("command", ["show", "logs", "pause", "resume", "stop", "checkpoint", "wait"])
@@ -70,15 +71,22 @@ def test_pause_reaches_the_writer_and_a_refusal_gives_the_reason(served: Cli) ->
         training.emit(TrainingPaused(step=1))
 
 
+def first_remark(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    return process.stderr.readline()
+
+
 def test_wait_ends_when_the_status_is_reached(served: Cli) -> None:
     with served.training() as training:
         training.step(1)
         waiting = served.start("wait", training.id, "--until", "paused,completed", "--json")
+        assert "is running; waiting until it is completed or paused" in first_remark(waiting)
         training.emit(TrainingPaused(step=1), TrainingResumed(step=1))
-        training.complete(2)
         out, said = waiting.communicate(timeout=60)
         assert waiting.returncode == 0, said
-        assert json.loads(out)["status"] in ("paused", "completed")
+        # Also a status that has been left again by now was reached.
+        assert json.loads(out)["status"] == "paused"
+        training.complete(2)
         assert served("wait", training.id).status == 0
 
 
@@ -86,6 +94,7 @@ def test_wait_ends_with_1_where_another_final_status_comes(served: Cli) -> None:
     with served.training() as training:
         training.step(1)
         waiting = served.start("wait", training.id, "--until", "completed")
+        assert "is running" in first_remark(waiting)
         training.emit(TrainingFailed(error="the numbers went bad"))
         _, said = waiting.communicate(timeout=60)
         assert waiting.returncode == 1
