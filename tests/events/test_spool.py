@@ -51,7 +51,7 @@ def numbered(count: int, start: int = 0) -> list[bytes]:
 def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of keeping the active segment: mapped, and in memory until the upkeep writes it."""
     if request.param == "written":
-        monkeypatch.setattr(spool, "_file_system", lambda folder: "zfs")
+        monkeypatch.setattr(spool, "file_system", lambda folder: "zfs")
     return request.param
 
 
@@ -113,7 +113,7 @@ def test_an_appended_frame_is_in_the_file_at_once(tmp_path: Path) -> None:
 def test_without_mapping_an_appended_frame_is_in_the_file_after_the_upkeep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "_file_system", lambda folder: "btrfs")
+    monkeypatch.setattr(spool, "file_system", lambda folder: "btrfs")
     made = Spool(tmp_path, HEADER)
     assert not made.mapped
     made.append(b"one")
@@ -484,7 +484,7 @@ def test_a_full_disk_costs_bounded_memory_and_what_is_lost_is_counted(tmp_path: 
 
 
 def test_a_disk_that_is_only_too_slow_is_said_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "_file_system", lambda folder: "nfs4")
+    monkeypatch.setattr(spool, "file_system", lambda folder: "nfs4")
     said: list[str] = []
     made = Spool(tmp_path, HEADER, segment_size=SMALL, memory_limit=4 * SMALL, on_trouble=said.append)
     for frame in numbered(1_000):
@@ -498,7 +498,7 @@ def test_a_disk_that_is_only_too_slow_is_said_as_well(tmp_path: Path, monkeypatc
 
 def test_a_file_system_that_cannot_be_mapped_after_all_is_written_instead(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spool, "_file_system", lambda folder: "ext4")
+        patch.setattr(spool, "file_system", lambda folder: "ext4")
         full(patch, errno.EOPNOTSUPP)
         made = Spool(tmp_path, HEADER)
     assert not made.mapped
@@ -539,7 +539,7 @@ from pathlib import Path
 from events import spool
 from events.segment import SegmentHeader
 if sys.argv[2] == "written":
-    spool._file_system = lambda folder: "zfs"
+    spool.file_system = lambda folder: "zfs"
 made = spool.Spool(Path(sys.argv[1]), SegmentHeader(training_id="x", stream="training-x"), segment_size=8192)
 number = 0
 while True:
