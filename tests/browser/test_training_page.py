@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -51,12 +52,30 @@ def test_no_step_is_missing_or_twice_where_history_ends_and_live_begins(dashboar
     studio = dashboard.studio
     one = studio.create("seam0000000001")
     studio.start(one)
-    studio.train(one, 1, 200)
-    tab = tab_at(f"{dashboard.url}?training={one}")
-    for step in range(201, 400):
-        studio.train(one, step, step)
-    wait_until(lambda: tab.steps()[-1:] == [399], "the last step")
-    assert tab.steps() == list(range(1, 400))
+    studio.train(one, 1, 100)
+    opened = threading.Event()
+
+    def train() -> None:
+        step = 100
+        while step < 800 and not opened.wait(0.005):
+            step += 1
+            studio.train(one, step, step)
+
+    trainer = threading.Thread(target=train)
+    trainer.start()
+    try:
+        tab = tab_at(f"{dashboard.url}?training={one}")
+        wait_until(lambda: tab.steps(), "the history")
+        begun = tab.steps()[-1]
+        wait_until(lambda: tab.steps()[-1] > begun + 30, "live steps")
+    finally:
+        opened.set()
+        trainer.join()
+    last = studio.trainings[one]["step"]
+    wait_until(lambda: tab.steps()[-1] == last, "the last step")
+    assert tab.steps() == list(range(1, last + 1))
+    for sae in (0, 1):
+        assert tab.steps(f"loss_{sae}") == [step_of(step, sae).loss for step in range(1, last + 1)]
 
 
 def test_a_chart_shows_its_lines_in_their_colours(dashboard: Dashboard, tab_at: TabAt) -> None:

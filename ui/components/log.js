@@ -8,7 +8,6 @@ export function render({model, view}) {
   const act = (message) => model.send_msg(message)
   let rows = []
   let first = null
-  let last = 0
   let more = false
   let asked = false
   let follow = true
@@ -57,7 +56,7 @@ export function render({model, view}) {
   function draw() {
     const from = Math.max(0, Math.floor(scroller.scrollTop / ROW) - 10)
     const to = Math.min(rows.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / ROW) + 10)
-    const now = `${from} ${to} ${rows.length} ${first} ${last}`
+    const now = `${from} ${to}`
     if (now === drawn) return
     drawn = now
     canvas.style.height = `${rows.length * ROW}px`
@@ -77,21 +76,16 @@ export function render({model, view}) {
     if (mode === "reset") {
       rows = []
       first = null
-      last = 0
     }
     if (mode === "prepend") {
-      const fresh = lines.filter(([version]) => first === null || version < first).flatMap(toRows)
+      const fresh = lines.flatMap(toRows)
       rows = fresh.concat(rows)
-      if (lines.length) first = Math.min(first ?? Infinity, lines[0][0])
+      if (lines.length) first = lines[0][0]
       canvas.style.height = `${rows.length * ROW}px`
       scroller.scrollTop += fresh.length * ROW
     } else {
-      const fresh = lines.filter(([version]) => version > last)
-      for (const line of fresh) rows.push(...toRows(line))
-      if (fresh.length) {
-        first = first ?? fresh[0][0]
-        last = fresh[fresh.length - 1][0]
-      }
+      for (const line of lines) rows.push(...toRows(line))
+      if (lines.length) first = first ?? lines[0][0]
       if (rows.length > KEPT && follow) {
         rows = rows.slice(rows.length - KEPT)
         first = rows[0].version

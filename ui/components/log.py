@@ -24,7 +24,7 @@ class Log(Component):
         self._lines("reset", lines, more=more)
 
     def append(self, lines: Sequence[LogLine]) -> None:
-        """Add newer lines at the end; those that the browser has already are left out."""
+        """Add newer lines at the end."""
         if lines:
             self._lines("append", lines)
 

@@ -39,6 +39,7 @@ class LogSection:
         self._failed = ""
         self._note = "Loading the log…"
         self._ready = False
+        self._beginning = 0
         self.root = Log(sizing_mode="stretch_width")
         self.root.on_action(self._act)
         self._show()
@@ -70,26 +71,27 @@ class LogSection:
 
     def _begin(self) -> None:
         self._ready = False
+        self._beginning += 1
         self._show()
         self._refresh.want(now=True)
 
     async def _ask(self) -> None:
-        asked = (self._level, self._q)
+        beginning = self._beginning
         try:
             page = await self._session.gateway.logs(self._id, limit=LINES, level=self._level, q=self._q)
         except ApiError as error:
             reason = f"The log could not be loaded: {error}"
             self._session.change(lambda: self._fail(reason))
         else:
-            self._session.change(lambda: self._take(page, asked))
+            self._session.change(lambda: self._take(page, beginning))
 
     def _fail(self, reason: str) -> None:
         self._failed = reason
         self._note = ""
         self._show()
 
-    def _take(self, page: LogPage, asked: tuple[str, str]) -> None:
-        if asked != (self._level, self._q) or not self._open:
+    def _take(self, page: LogPage, beginning: int) -> None:
+        if beginning != self._beginning or not self._open:
             return
         self._failed = ""
         self._note = "" if page.data else "No line fits." if self._q or self._level else "Nothing has been logged yet."
@@ -100,17 +102,18 @@ class LogSection:
         self.push()
 
     async def _older(self, before: int) -> None:
-        asked = (self._level, self._q)
+        beginning = self._beginning
         try:
             page = await self._session.gateway.logs(self._id, limit=OLDER, before=before, level=self._level, q=self._q)
         except ApiError as error:
             reason = f"Older lines could not be loaded: {error}"
             self._session.change(lambda: self._fail(reason))
         else:
-            self._session.change(lambda: self._take_older(page, asked))
+            self._session.change(lambda: self._take_older(page, beginning))
 
-    def _take_older(self, page: LogPage, asked: tuple[str, str]) -> None:
-        if self._ready and asked == (self._level, self._q):
+    def _take_older(self, page: LogPage, beginning: int) -> None:
+        # Lines from before another beginning would not connect to those that are shown.
+        if self._ready and beginning == self._beginning:
             self.root.prepend(page.data, more=len(page.data) == OLDER)
 
     def _wanted(self, line: LogLine) -> bool:
