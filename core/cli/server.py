@@ -182,6 +182,10 @@ def greet(served: Served, settings: Settings, *, wanted_port: int | None) -> Non
         output.err().print(f"Port {wanted} is taken; port {served.port} is used instead.")
     out.print(f"SAE Studio runs at [bold]{served.url}[/], data in {output.escape(served.data_dir)}")
     out.print(f"Open   {served.sign_in_url}   (signs in one browser, within 15 minutes)", markup=False)
+    if settings.host not in ("127.0.0.1", "localhost", "::1"):
+        out.print(
+            f"Listens on {settings.host}; programs elsewhere need the token in {settings.token_file}", markup=False
+        )
     line = tunnel(os.environ, served.port)
     if line is not None:
         out.print(f"From the machine that you sit at, first run   {line}", markup=False)

@@ -135,3 +135,17 @@ def test_with_a_server_a_training_is_seen_while_it_runs_and_can_be_paused_there(
         assert process.returncode == 0, said
         assert json.loads(out)["status"] == "paused"
         assert json.loads(out)["step"] == cli("show", row["id"], "--json").json()["step"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_training_streams_to_a_server_elsewhere_that_is_named(cli: Cli, corpus: Path, tmp_path: Path) -> None:
+    elsewhere = Cli(tmp_path / "elsewhere")
+    with elsewhere.up() as server:
+        process = cli.start("train", *small(corpus, total_steps=20), "--server", server["url"], "--json")
+        out, said = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+        row = elsewhere("show", json.loads(out)["id"], "--json").json()
+        assert (row["status"], row["step"]) == ("completed", 20)
+        assert cli("ls", "--server", server["url"], "--json").json()["data"][0]["id"] == row["id"]
+    assert not (cli.data_dir / "log.duckdb").exists()
