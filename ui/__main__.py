@@ -19,6 +19,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for loud in ("httpx", "tornado.access", "bokeh"):
         logging.getLogger(loud).setLevel(logging.WARNING)
+    # It warns of accepting every origin, which is the gate's to check: nobody else reaches the socket.
+    logging.getLogger("bokeh.server.util").setLevel(logging.ERROR)
     token = os.environ.pop("SAESTUDIO_TOKEN", None)
     serve(arguments.socket, arguments.api, token)
 

@@ -172,7 +172,7 @@ def standing(training: Training, now: float) -> str:
             return "loading model and text"
         case "running":
             left = seconds_left(training)
-            return f"{text.duration(left)} left" if left is not None else ""
+            return f"{text.about(left)} left" if left is not None else ""
         case "pausing" | "stopping":
             return "saving a checkpoint"
         case "resuming":
@@ -207,7 +207,7 @@ def list_row(training: Training, now: float | None = None) -> dict[str, Any]:
         "layers": layers(config, training.saes),
         "hooks": hooks(config, training.saes),
         "loss": text.metric(training.loss),
-        "l0": text.metric(training.l0),
+        "l0": text.mean_count(training.l0),
         "fvu": text.metric(training.fvu),
         "dead": text.share(dead) if dead is not None else text.count(training.dead_latents),
         "standing": standing(training, now),
@@ -279,10 +279,10 @@ def alert(training: Training) -> dict[str, str] | None:
     """What a person should know about how a training stands, with what to do about it."""
     match training.status:
         case "failed":
-            return {"tone": "bad", "text": f"Failed: {training.reason or 'the log says why.'}"}
+            return {"tone": "bad", "text": f"Failed. {training.reason or 'The log says why.'}"}
         case "interrupted":
-            reason = training.reason or "its process is gone."
-            return {"tone": "bad", "text": f"Interrupted: {reason} Resume goes on from the newest checkpoint."}
+            reason = training.reason or "Its process is gone."
+            return {"tone": "bad", "text": f"Interrupted. {reason} Resume goes on from the newest checkpoint."}
         case _:
             return None
 
@@ -319,8 +319,8 @@ def facts(training: Training) -> list[dict[str, str]]:
         {"label": "Loss", "value": text.metric(training.loss), "note": "in units of FVU"},
         {
             "label": "L0",
-            "value": text.metric(training.l0),
-            "note": "active latents" if target is None else f"target {text.metric(target).removesuffix('.0')}",
+            "value": text.mean_count(training.l0),
+            "note": "active latents" if target is None else f"target {text.mean_count(target).removesuffix('.0')}",
         },
         {"label": "FVU", "value": text.metric(training.fvu), "note": "variance unexplained"},
         {

@@ -41,16 +41,11 @@ def metric(value: float | None) -> str:
     return f"{value:,.0f}"
 
 
-def rate(value: float | None) -> str:
-    """A learning rate or coefficient as short as it is exact enough: 3e-4, 0.00027."""
+def mean_count(value: float | None) -> str:
+    """A mean of counts, such as L0, to a tenth: 16.0, 1,234."""
     if value is None or not math.isfinite(value):
         return NOTHING
-    mantissa, exponent = f"{value:.2e}".split("e")
-    if value == 0:
-        return "0"
-    if -4 <= int(exponent) < 4:
-        return f"{value:.3g}"
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{value:.1f}" if abs(value) < 999.95 else f"{value:,.0f}"
 
 
 def share(value: float | None) -> str:
@@ -84,14 +79,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours // 24} d {hours % 24} h" if hours % 24 else f"{hours // 24} d"
 
 
-def memory(size: float | None) -> str:
-    """A number of bytes: 9.4 GB."""
-    if size is None or not math.isfinite(size):
+def about(seconds: float | None) -> str:
+    """A length of time that is only guessed: whole minutes from one on."""
+    if seconds is None or not math.isfinite(seconds) or seconds < 0:
         return NOTHING
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size:.0f} B"
+    return duration(seconds if seconds < 60 else 60 * round(seconds / 60))
 
 
 def series(values: tuple[int, ...] | list[int]) -> str:

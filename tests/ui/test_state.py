@@ -139,7 +139,7 @@ def test_an_sae_of_an_earlier_attempt_does_not_spoil_the_mean() -> None:
 
 def test_the_card_says_how_far_and_how_long() -> None:
     shown = state.card(training(step=624, tokens=624 * 4096, tokens_per_second=8192.0, dead_latents=62), now=NOW)
-    assert shown["times"] == ["624 / 1,000 steps", "62 %", "16 min elapsed", "3 min 8 s left"]
+    assert shown["times"] == ["624 / 1,000 steps", "62 %", "16 min elapsed", "3 min left"]
     facts = {fact["label"]: (fact["value"], fact["note"]) for fact in shown["facts"]}
     assert facts["Dead latents"] == ("3.1 %", "62 of 2,000")
     assert facts["L0"][1] == "target 32"

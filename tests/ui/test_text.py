@@ -74,3 +74,23 @@ def test_runs_of_layers_are_joined(numbers: tuple[int, ...], shown: str) -> None
 
 def test_a_share_keeps_one_decimal_where_it_is_small() -> None:
     assert [text.share(value) for value in (0.031, 0.62, 0.0999, 0, None)] == ["3.1 %", "62 %", "10 %", "0.0 %", "–"]
+
+
+def test_a_mean_of_counts_has_a_tenth() -> None:
+    assert [text.mean_count(value) for value in (8.0, 16.24, 999.96, 1234.5, None)] == [
+        "8.0",
+        "16.2",
+        "1,000",
+        "1,234",
+        "–",
+    ]
+
+
+def test_a_guess_is_no_more_exact_than_it_is() -> None:
+    assert [text.about(seconds) for seconds in (44.6, 59.4, 100, 385, 11_000)] == [
+        "45 s",
+        "59 s",
+        "2 min",
+        "6 min",
+        "3 h 3 min",
+    ]

@@ -27,11 +27,15 @@ from ..theme import line_style
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart: the metric that it draws, its title, and how its values read on hovering (a Numbro format)."""
+    """One chart: the metric that it draws, its title, and how its values read on hovering (a Numbro format).
+
+    An axis `from_zero` shows that what hardly changes hardly changes.
+    """
 
     metric: str
     title: str
     values: str = "0.[0000]"
+    from_zero: bool = False
 
     @property
     def per_sae(self) -> bool:
@@ -41,11 +45,11 @@ class Chart:
 
 CHARTS = (
     Chart("loss", "Loss"),
-    Chart("l0", "L0"),
+    Chart("l0", "L0", "0,0.[000]", from_zero=True),
     Chart("fvu", "FVU"),
-    Chart("dead_latents", "Dead latents", "0,0"),
+    Chart("dead_latents", "Dead latents", "0,0", from_zero=True),
     Chart("learning_rate", "Learning rate", "0.00e+0"),
-    Chart("tokens_per_second", "Tokens/s", "0,0"),
+    Chart("tokens_per_second", "Tokens/s", "0,0", from_zero=True),
 )
 
 # As many digits as tell neighbouring ticks apart, however small they are.
@@ -97,12 +101,15 @@ class LiveCharts:
         return {name: np.asarray(columns[name], dtype=np.float64) for name in self.names}
 
     def _figure(self, chart: Chart, labels: Sequence[str], target_l0: float | None) -> figure:
+        values = DataRange1d(only_visible=True)
+        if chart.from_zero:
+            values.start = 0
         plot = figure(
             title=chart.title,
             height=232,
             sizing_mode="stretch_width",
             x_range=self._steps,
-            y_range=DataRange1d(only_visible=True),
+            y_range=values,
             tools="xbox_zoom,reset,save",
             active_drag="xbox_zoom",
             toolbar_location="above",
