@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any, TypeGuard
 
 import msgspec
@@ -206,7 +206,8 @@ def _steps(steps: float) -> str:
 
 
 def _one_decimal(value: Decimal) -> str:
-    return f"{value.quantize(Decimal('0.1'), rounding=ROUND_HALF_UP):f}"
+    context = Context(prec=max(value.adjusted(), 0) + 8)
+    return f"{value.quantize(Decimal('0.1'), rounding=ROUND_HALF_UP, context=context):f}"
 
 
 def _part(label: str, value: Any) -> str | None:
@@ -232,4 +233,6 @@ def _sequence(value: Any) -> Sequence[Any]:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -367,17 +367,25 @@ class Spool:
             return segments.set_aside(fenced)
 
     def drop(self, version: int) -> None:
-        """Delete the segments that a checkpointed log holds whole: all of whose versions are at most `version`."""
+        """Delete the segments that a checkpointed log holds whole: all of whose versions are at most `version`.
+
+        Called by the thread that reads.
+        """
+        gone: list[Segment] = []
         with self._lock:
-            for segment in list(self._segments):
+            for segment in self._segments:
                 if segment is self._active or segment.epoch is None or segment.last > version:
                     break
                 if segment in self._unsettled:
                     break
-                self._segments.remove(segment)
-                if segment in self._unsynced:
-                    self._unsynced.remove(segment)
-                segment.path.unlink(missing_ok=True)
+                gone.append(segment)
+            del self._segments[: len(gone)]
+            self._unsynced = [segment for segment in self._unsynced if segment not in gone]
+        if self._position is not None and self._position[0] in gone:
+            self._position = None
+        # Not under the lock: an append must not wait for the disk.
+        for segment in gone:
+            segment.path.unlink(missing_ok=True)
 
     # Upkeep
 

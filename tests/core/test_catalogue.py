@@ -20,6 +20,7 @@ from events.catalog import DatasetRegistered, ModelRegistered
 (STDLIB,) = BUILTIN_DATASETS
 
 
+@pytest.mark.slow
 def test_the_demo_model_is_described_as_it_is_found_by_inspection():
     found = inspect_model(DEMO.source, model_id="demo")
     assert found == ModelRegistered(**{**_fields(DEMO), "title": found.title})
@@ -72,6 +73,7 @@ def test_a_registered_entry_comes_before_a_built_in_one_of_the_same_id():
     assert resolve_model("demo", [mine]) is mine
 
 
+@pytest.mark.slow
 def test_what_cannot_be_inspected_is_said_in_one_sentence(tmp_path):
     (tmp_path / "numbers.jsonl").write_text('{"n": 1}\n')
     with pytest.raises(InspectionFailed, match="has no column of text; it has n"):

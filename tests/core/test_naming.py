@@ -98,6 +98,8 @@ def test_numbers_are_printed_as_javascript_prints_them(value: float, expected: s
         ({"total_steps": 1_000_000}, "Steps: 1000k"),
         ({"total_steps": 999}, "Steps: 999"),
         ({"total_steps": 1_250}, "Steps: 1.3k"),
+        ({"total_steps": 10**400}, "Steps: 1000"),
+        ({"total_steps": 1e30}, "Steps: 1000"),
     ],
 )
 def test_a_parts_number_is_rounded_half_up(config: dict[str, Any], expected: str) -> None:

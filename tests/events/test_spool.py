@@ -285,6 +285,20 @@ def test_only_whole_segments_that_a_checkpoint_holds_are_deleted(tmp_path: Path,
     assert everything(made, 100) == [b"frame 100"]
 
 
+def test_reading_goes_on_behind_a_segment_that_was_deleted(tmp_path: Path) -> None:
+    made = Spool(tmp_path, HEADER, segment_size=SMALL)
+    made.claim(1, 0)
+    frames = numbered(60)
+    for frame in frames:
+        made.append(frame)
+    made.upkeep()
+    first = made.segments[0].last
+    read = made.read(0, limit=1_000)
+    assert len(read) == first
+    made.drop(first)
+    assert everything(made, first) == frames[first:]
+
+
 def test_what_was_never_claimed_is_not_deleted(tmp_path: Path) -> None:
     made = Spool(tmp_path, HEADER, segment_size=SMALL)
     for frame in numbered(100):

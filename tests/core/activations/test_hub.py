@@ -24,7 +24,11 @@ def hub(tmp_path, llama_folder):
     (folder / "train.jsonl").write_text("".join(json.dumps({"n": 1, "body": text}) + "\n" for text in PROSE * 4))
     with small_hub(tmp_path / "hub") as address:
         yield {
-            **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if "proxy" not in name.lower() and name != "HF_HUB_OFFLINE"
+            },
             "HF_ENDPOINT": address,
             "HF_HOME": str(tmp_path / "home"),
             "HF_HUB_DISABLE_XET": "1",
@@ -43,6 +47,7 @@ def inspect(environment, *arguments):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_data_set_of_the_hub_is_pinned_to_its_commit(hub):
     facts = inspect(hub, "dataset", "owner/prose")
     assert (facts["format"], facts["revision"], facts["text_column"]) == ("hub", COMMIT, "body")
@@ -60,6 +65,7 @@ def test_a_data_set_of_the_hub_is_pinned_to_its_commit(hub):
         (["model", "owner/pickled"], "has no safetensors weights"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_wrong_on_the_hub_is_one_sentence(hub, arguments, sentence):
     answer = inspect(hub, *arguments)
     assert list(answer) == ["error"]

@@ -54,6 +54,7 @@ async def test_a_data_set_by_its_path_is_inspected_registered_and_trained_on_to_
         assert checked.json()["estimate"]["seconds"] > 0
 
 
+@pytest.mark.slow
 async def test_a_trainer_that_cannot_read_its_text_fails_with_one_sentence(tmp_path: Path) -> None:
     async with serving(tmp_path / "data", LocalProcess()) as client:
         answer = await client.http.post("/api/v1/trainings", json=request("words"))
