@@ -11,6 +11,7 @@ export function render({model, view}) {
   let more = false
   let asked = false
   let follow = true
+  let begun = null
 
   const toggle = el("button", {type: "button", class: "text", onclick: () => act({type: "toggle"})})
   let typing = null
@@ -129,9 +130,14 @@ export function render({model, view}) {
       scroller.hidden = Boolean(log.note)
       notice.hidden = !log.failed
       setText(notice.firstChild, log.failed)
+      // Drawn anew after the lines were sent: they went to the drawing before.
+      if (log.beginning !== null && log.beginning !== begun) act({type: "drawn"})
     },
     lines: (message) => {
-      if (message.mode === "reset") setFollow(true)
+      if (message.mode === "reset") {
+        setFollow(true)
+        begun = message.beginning
+      }
       take(message)
     },
   })

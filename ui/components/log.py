@@ -13,15 +13,19 @@ class Log(Component):
     """Log lines with search, level and follow; lines are sent as messages and kept in the browser.
 
     Actions: `toggle`, `search` (`q`), `level` (`level`), `older` (`before`: a version), `retry`, and `drawn` when the
-    browser has drawn the component anew and has no lines.
+    browser has drawn the component anew and lacks the lines of the view.
     """
 
     _esm = script("log.js")
     _stylesheets = style("log.css")
 
-    def reset(self, lines: Sequence[LogLine], *, more: bool) -> None:
-        """Show these lines and no others; `more`: there are older ones."""
-        self._lines("reset", lines, more=more)
+    def reset(self, lines: Sequence[LogLine], *, more: bool, beginning: int) -> None:
+        """Show these lines and no others; `more`: there are older ones.
+
+        `beginning` numbers them: a browser that is shown a view of this number and has other lines, or none, says
+        `drawn`.
+        """
+        self._lines("reset", lines, more=more, beginning=beginning)
 
     def append(self, lines: Sequence[LogLine]) -> None:
         """Add newer lines at the end."""
@@ -31,10 +35,6 @@ class Log(Component):
     def prepend(self, lines: Sequence[LogLine], *, more: bool) -> None:
         """Add older lines at the top."""
         self._lines("prepend", lines, more=more)
-
-    def drawn(self) -> None:
-        super().drawn()
-        self._act("drawn", {})
 
     def _lines(self, mode: str, lines: Sequence[LogLine], **rest: Any) -> None:
         packed = [[line.version, line.timestamp, line.level, line.logger, line.message] for line in lines]

@@ -97,8 +97,9 @@ class LogSection:
         self._note = "" if page.data else "No line fits." if self._q or self._level else "Nothing has been logged yet."
         self._cursor.position = page.position
         self._ready = True
+        # The lines before the view that names their beginning, or the browser would ask for what is on its way.
+        self.root.reset(page.data, more=len(page.data) == LINES, beginning=beginning)
         self._show()
-        self.root.reset(page.data, more=len(page.data) == LINES)
         self.push()
 
     async def _older(self, before: int) -> None:
@@ -124,7 +125,14 @@ class LogSection:
 
     def _show(self) -> None:
         self.root.present(
-            {"open": self._open, "level": self._level, "q": self._q, "note": self._note, "failed": self._failed}
+            {
+                "open": self._open,
+                "level": self._level,
+                "q": self._q,
+                "note": self._note,
+                "failed": self._failed,
+                "beginning": self._beginning if self._ready else None,
+            }
         )
 
     def _act(self, kind: str, message: dict[str, Any]) -> None:
