@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from server_harness import Client, serving, there
+from tiny_models import make_model
 
 from core.server.launcher import LocalProcess
 
@@ -52,6 +53,24 @@ async def test_a_data_set_by_its_path_is_inspected_registered_and_trained_on_to_
         # The speed of this training is what the next one's time is estimated from.
         checked = await client.http.post("/api/v1/trainings/check", json=request(corpus))
         assert checked.json()["estimate"]["seconds"] > 0
+
+
+@pytest.mark.slow
+async def test_a_model_of_another_family_is_inspected_by_its_folder_and_trained_on_like_the_one_that_ships(
+    tmp_path: Path,
+) -> None:
+    corpus = await asyncio.to_thread(write_corpus, tmp_path / "corpus.jsonl")
+    folder = await asyncio.to_thread(make_model, tmp_path / "tiny-llama", "llama", bos=True)
+    wanted = request(corpus, model=str(folder), training_layers=[0, 2], hook_types=["mlp_out"], latent_dim=64, k=4)
+    async with serving(tmp_path / "data", LocalProcess()) as client:
+        answer = await client.http.post("/api/v1/trainings", json=wanted, timeout=90)
+        assert answer.status_code == 201, answer.text
+        row = await client.until(answer.json()["id"], "completed", timeout=100)
+        models = {one["model_id"]: one for one in (await client.get("models"))["data"]}
+    assert (models[str(folder)]["family"], models[str(folder)]["layers"]) == ("llama", 3)
+    assert (row["config"]["hidden_dim"], row["config"]["context_size"]) == (16, 32)
+    assert [(sae["layer"], sae["hook"]) for sae in row["saes"]] == [(0, "mlp_out"), (2, "mlp_out")]
+    assert row["step"] == 6
 
 
 @pytest.mark.slow
