@@ -77,7 +77,7 @@ def throughput(url: str, folder: Path, count: int, producers: int, floor: float,
     print(f"processor time a step: producers {own / count * 1e6:.1f} µs, server {cpu / count * 1e6:.1f} µs")
 
 
-def latency(url: str, folder: Path, rate: float, seconds: float) -> None:
+def latency(url: str, folder: Path, rate: float, seconds: float, pid: int) -> None:
     training = new_id()
     created = TrainingCreated(name="latency benchmark")
     lock = hold(folder / training)
@@ -107,13 +107,15 @@ def latency(url: str, folder: Path, rate: float, seconds: float) -> None:
     while not follower.caught_up:
         time.sleep(0.01)
     events = steps(1_000)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), cpu_seconds(pid)
     for number in range(1, count + 1):
         wait = began + number / rate - time.perf_counter()
         if wait > 0:
             time.sleep(wait)
         emitted[number] = time.perf_counter()
         emitter.emit(events[number % 1_000])
+    share = (cpu_seconds(pid) - cpu) / (time.perf_counter() - began)
+    print(f"{rate:g} steps/s, one by one: the server takes {share:.0%} of a core")
     emitter.flush(60)
     deadline = time.monotonic() + 10
     while not followed[count] and time.monotonic() < deadline:
@@ -145,7 +147,7 @@ def main() -> None:
         folder = data_dir / "trainings"
         throughput(address.url, folder, options.steps, options.producers, floor, pid)
         if options.rate:
-            latency(address.url, folder, options.rate, options.seconds)
+            latency(address.url, folder, options.rate, options.seconds, pid)
 
 
 if __name__ == "__main__":

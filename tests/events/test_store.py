@@ -739,3 +739,20 @@ def test_half_of_the_record_may_be_torn(dead: Path) -> None:
         with EventStore.open(dead / "log.duckdb") as store:
             # One slot is at most a commit behind the other: nothing is lost, nothing is taken for lost.
             assert (store.lost, store.log_id) == (None, (dead / "id").read_text())
+
+
+def test_what_writers_send_right_behind_a_commit_waits_to_share_the_next_and_a_command_does_not(tmp_path: Path) -> None:
+    """The pause is endless here: only something that may not wait ends it."""
+    with EventStore.open(tmp_path / "log.duckdb", rest=1e9, rest_limit=3_600) as store:
+        commits: list[int] = []
+        store.listen(commits.append)
+        epoch = store.claim("training-a").result().epoch
+        waiting = [store.append(Append("training-a", [step(number)], epoch=epoch)) for number in range(1, 6)]
+        store.append(Append("catalog", [line("a command")])).result(20)
+        assert all(future.done() for future in waiting)
+        assert commits == [1, 7]
+        # A commit's worth of events does not wait either, and closing waits for nobody.
+        many = [step(number) for number in range(6, 5_006)]
+        store.append(Append("training-a", many, epoch=epoch)).result(20)
+        last = store.append(Append("training-a", [step(5_006)], epoch=epoch))
+    assert last.result(0)[0].version == 5_006
