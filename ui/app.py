@@ -46,6 +46,9 @@ def application(gateway: Gateway, feed: Feed) -> Callable[[], pmui.Page]:
     def page() -> pmui.Page:
         document = pn.state.curdoc
         assert document is not None
+        # A server that died took the session with it: joining the next one's would mix two documents. The page is
+        # loaded again instead, by `components/connection.js`.
+        document.config.reconnect_session = False
         session = Session(document, gateway, feed, find_page)
         body = pn.Column(sizing_mode="stretch_width", stylesheets=[_BODY])
         shell = pmui.Page(

@@ -34,8 +34,8 @@ CONFIG: dict[str, Any] = {
 }
 
 
-CUT_OFF = ["net::ERR_", "WebSocket", "503", "not connected so cannot send", "isn't known"]
-"""What the browser and Bokeh write into the console while nobody answers, or when a message was cut in two."""
+CUT_OFF = ["net::ERR_", "WebSocket", "503", "not connected so cannot send"]
+"""What the browser and Bokeh write into the console while nobody answers."""
 
 
 def status(server: Server, training: str) -> str:

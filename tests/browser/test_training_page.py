@@ -184,6 +184,27 @@ def test_the_log_shows_the_last_lines_then_older_then_new_ones_each_once(dashboa
     wait_until(lambda: tab.whole_log() == list(range(2, 403)), "every line once, in order")
 
 
+def test_a_log_that_is_drawn_anew_shows_its_lines_again(dashboard: Dashboard, tab_at: TabAt) -> None:
+    studio = dashboard.studio
+    one = studio.create("logs0000000009")
+    studio.start(one)
+    studio.say(one, *(f"line {number}" for number in range(1, 31)))
+    tab = tab_at(f"{dashboard.url}?training={one}")
+    expect(tab.page.get_by_text("line 30", exact=True)).to_be_visible()
+    before = tab.whole_log()
+    drawn_anew = tab.page.evaluate(
+        """() => {
+            const models = [...Bokeh.documents[0].all_models].filter(model => model.class_name === "Log")
+            const views = models.map(model => Bokeh.index.find_one_by_id(model.id)).filter(view => view?.el.isConnected)
+            for (const view of views) view.render_esm()
+            return views.length
+        }"""
+    )
+    assert drawn_anew == 1
+    expect(tab.page.get_by_text("line 30", exact=True)).to_be_visible()
+    assert tab.whole_log() == before
+
+
 def test_closing_and_reopening_the_log_shows_the_same_lines(dashboard: Dashboard, tab_at: TabAt) -> None:
     studio = dashboard.studio
     one = studio.create("reopen00000001")
