@@ -13,7 +13,7 @@ from ..components.metrics_head import MetricsHead
 from ..feed import Cursor
 from ..gateway import ApiError, History, Training
 from ..session import Refresh, Session
-from ..state import sae_labels, target_l0
+from ..state.trainings import sae_labels, target_l0
 from ..steps import Columns, Steps
 from ..theme import line_style
 

@@ -8,7 +8,7 @@ from ..components.card import Card
 from ..feed import Cursor
 from ..gateway import ApiAway, ApiError, ApiRefused, Training
 from ..session import Refresh, Session
-from ..state import LiveTraining, card
+from ..state.trainings import LiveTraining, card
 from .log import LogSection
 from .metrics import MetricsSection
 

@@ -9,7 +9,7 @@ from ..feed import Cursor
 from ..gateway import ApiError
 from ..gateway import TrainingPage as Answer
 from ..session import Refresh, Route, Session, unparse
-from ..state import FILTERS, ListView, list_page
+from ..state.trainings import FILTERS, ListView, list_page
 
 _STEP = 50
 _SECONDS_BETWEEN = 1.0

@@ -1,4 +1,4 @@
-"""View-models: what the pages show, folded from answers and events. No widget, no input or output."""
+"""A training as its page, its card and the list show it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from events.event import Recorded
 from events.log import LogWritten
 from events.training import Sae, StepTrained, TrainingConfig
 
-from . import text
-from .gateway import Training
+from .. import text
+from ..gateway import Training
 
 ARCHITECTURES = {
     "standard": "Standard",
