@@ -94,6 +94,14 @@ class Session:
         if not self._over:
             self._document.add_next_tick_callback(change)
 
+    def go(self, url: str) -> None:
+        """Show the page at `url` (a query, `?…`; empty for the start page) as the next one of the browser's history.
+
+        The document is locked.
+        """
+        self.router.push(url)
+        self.open(parse(url))
+
     # What the application uses
 
     def open(self, route: Route) -> None:

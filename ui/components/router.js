@@ -24,6 +24,7 @@ export function render({model, view}) {
   }
 
   listen(model, view, {
+    push: ({url}) => history.pushState(null, "", address(url)),
     replace: ({url}) => history.replaceState(null, "", address(url)),
     title: ({title}) => { document.title = title },
     theme: ({cookie, theme}) => {

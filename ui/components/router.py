@@ -10,6 +10,10 @@ class Router(Component):
 
     _esm = script("router.js")
 
+    def push(self, url: str) -> None:
+        """Go on to `url` (a query, `?…`; empty for the start page), with the present address left for *back*."""
+        self.send({"type": "push", "url": url})
+
     def replace(self, url: str) -> None:
         """Show `url` (a query, `?…`; empty for the start page) as the address of what is shown already."""
         self.send({"type": "replace", "url": url})
