@@ -9,11 +9,22 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import Sae, TrainingConfig
 
 _Answer = TypeVar("_Answer")
 
 PREFIX = "/api/v1"
+
+_INSPECTION = 150.0
+"""Seconds for answers that may wait for a child process to look at a model or data set."""
+
+
+class FieldProblem(msgspec.Struct, frozen=True):
+    """One sentence about one field."""
+
+    field: str
+    message: str
 
 
 class ApiError(Exception):
@@ -25,10 +36,11 @@ class ApiAway(ApiError):
 
 
 class ApiRefused(ApiError):
-    """The API answered with a problem; `status` is its HTTP status."""
+    """The API answered with a problem; `status` is its HTTP status, `fields` what it says of single fields."""
 
-    def __init__(self, sentence: str, status: int) -> None:
+    def __init__(self, sentence: str, status: int, fields: Sequence[FieldProblem] = ()) -> None:
         self.status = status
+        self.fields = tuple(fields)
         super().__init__(sentence)
 
 
@@ -113,6 +125,84 @@ class LogPage(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
+class Template(msgspec.Struct, frozen=True, kw_only=True):
+    """A named configuration; `version` is what a change of it expects. Times are in µs since 1970."""
+
+    id: str
+    version: int = 0
+    name: str
+    description: str = ""
+    config: TrainingConfig
+    favourite: bool = False
+    created_at: int = 0
+    updated_at: int = 0
+    updated_by: str | None = None
+
+
+class TemplatePage(msgspec.Struct, frozen=True, kw_only=True):
+    """Templates, favourites first, and the position that they are true at."""
+
+    data: tuple[Template, ...]
+    position: int = 0
+
+
+class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
+    """The name and the description that a configuration suggests for a template."""
+
+    name: str
+    description: str
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training will need: tokens, weights, bytes on its device, seconds (None: not known)."""
+
+    tokens: int
+    parameters: int
+    memory_bytes: int
+    seconds: float | None = None
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server says of a configuration; `config` has its defaults filled in where there is no problem."""
+
+    problems: tuple[FieldProblem, ...] = ()
+    warnings: tuple[FieldProblem, ...] = ()
+    estimate: Estimate | None = None
+    config: TrainingConfig | None = None
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to train on; memory in bytes."""
+
+    id: str
+    kind: str
+    name: str
+    memory_free: int | None = None
+
+
+class _Models(msgspec.Struct, frozen=True, kw_only=True):
+    data: tuple[ModelRegistered, ...]
+
+
+class _Datasets(msgspec.Struct, frozen=True, kw_only=True):
+    data: tuple[DatasetRegistered, ...]
+
+
+class _Devices(msgspec.Struct, frozen=True, kw_only=True):
+    data: tuple[Device, ...]
+
+
+class _InspectedModel(msgspec.Struct, frozen=True, kw_only=True):
+    model: ModelRegistered
+
+
+class Created(msgspec.Struct, frozen=True, kw_only=True):
+    """The new thing's id, recorded at `position`."""
+
+    id: str
+    position: int
+
+
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     """A command was recorded at `position`."""
 
@@ -122,6 +212,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 class _Problem(msgspec.Struct, frozen=True, kw_only=True):
     title: str = ""
     detail: str = ""
+    errors: tuple[FieldProblem, ...] = ()
 
 
 class _TrainingAnswer(Training, frozen=True, kw_only=True):
@@ -195,6 +286,71 @@ class Gateway:
         response = await self._send("POST", f"trainings/{quote(training_id, safe='')}/control", json={"action": action})
         return self._decode(response, Accepted).position
 
+    async def create_training(
+        self, config: dict[str, Any], *, name: str = "", template_id: str | None = None, key: str | None = None
+    ) -> Created:
+        """Start a training as soon as a slot is free; with the same `key` a repeated request creates nothing more."""
+        body: dict[str, Any] = {"config": config}
+        if name:
+            body["name"] = name
+        if template_id:
+            body["template_id"] = template_id
+        headers = {"Idempotency-Key": key} if key else None
+        return self._decode(await self._send("POST", "trainings", json=body, headers=headers), Created)
+
+    async def check(self, config: dict[str, Any]) -> Check:
+        """What the server says of a configuration; an unknown model or data set is looked at, which takes seconds."""
+        response = await self._send("POST", "trainings/check", json={"config": config}, timeout=_INSPECTION)
+        return self._decode(response, Check)
+
+    async def models(self) -> tuple[ModelRegistered, ...]:
+        """The registered models."""
+        return (await self._get("models", _Models)).data
+
+    async def datasets(self) -> tuple[DatasetRegistered, ...]:
+        """The registered data sets."""
+        return (await self._get("datasets", _Datasets)).data
+
+    async def devices(self) -> tuple[Device, ...]:
+        """What the server's machine has to train on."""
+        return (await self._get("devices", _Devices)).data
+
+    async def inspect_model(self, source: str) -> ModelRegistered:
+        """What a model that is not registered is; takes seconds."""
+        response = await self._send("POST", "models/inspect", json={"source": source}, timeout=_INSPECTION)
+        return self._decode(response, _InspectedModel).model
+
+    async def templates(self, *, q: str = "") -> TemplatePage:
+        """The templates that `q` finds, favourites first."""
+        return await self._get("templates", TemplatePage, {"q": q} if q else None)
+
+    async def suggest_template(self, config: dict[str, Any]) -> Suggestion:
+        """A name and a description for a template of this configuration, however incomplete it is."""
+        response = await self._send("POST", "templates/suggestion", json={"config": config})
+        return self._decode(response, Suggestion)
+
+    async def save_template(self, name: str, description: str, config: dict[str, Any]) -> Created:
+        """A new template."""
+        body = {"name": name, "description": description, "config": config}
+        return self._decode(await self._send("POST", "templates", json=body), Created)
+
+    async def edit_template(self, template_id: str, expected_version: int, **changes: Any) -> Template:
+        """Change name, description, config or favourite of a template that nobody has changed since."""
+        body = {"expected_version": expected_version, **changes}
+        return self._decode(await self._send("PATCH", _template(template_id), json=body), Template)
+
+    async def delete_template(self, template_id: str) -> None:
+        """Take a template from every list; `restore_template` brings it back."""
+        await self._send("DELETE", _template(template_id))
+
+    async def restore_template(self, template_id: str) -> Template:
+        """Bring a deleted template back."""
+        return self._decode(await self._send("POST", f"{_template(template_id)}/restore", json={}), Template)
+
+    async def duplicate_template(self, template_id: str) -> Created:
+        """A copy of a template, under a name of its own."""
+        return self._decode(await self._send("POST", f"{_template(template_id)}/duplicate", json={}), Created)
+
     async def _get(self, path: str, answer: type[_Answer], query: dict[str, Any] | None = None) -> _Answer:
         return self._decode(await self._send("GET", path, params=query), answer)
 
@@ -207,7 +363,11 @@ class Gateway:
             raise ApiAway("The server cannot be reached.") from error
         if response.is_success:
             return response
-        raise ApiRefused(_sentence(response), response.status_code)
+        problem = _problem(response)
+        sentence = problem.detail or problem.title
+        if not sentence:
+            sentence = f"The server answered {response.status_code} {response.reason_phrase}."
+        raise ApiRefused(sentence, response.status_code, problem.errors)
 
     def _decode(self, response: httpx.Response, answer: type[_Answer]) -> _Answer:
         try:
@@ -216,10 +376,13 @@ class Gateway:
             raise ApiRefused(f"The server's answer could not be read: {error}.", response.status_code) from error
 
 
-def _sentence(response: httpx.Response) -> str:
-    """What an RFC 9457 problem says, or the status where the answer is none."""
+def _template(template_id: str) -> str:
+    return f"templates/{quote(template_id, safe='')}"
+
+
+def _problem(response: httpx.Response) -> _Problem:
+    """The RFC 9457 problem of an answer; an empty one where the answer holds none."""
     try:
-        problem = msgspec.json.decode(response.content, type=_Problem)
+        return msgspec.json.decode(response.content, type=_Problem)
     except msgspec.DecodeError:
-        problem = _Problem()
-    return problem.detail or problem.title or f"The server answered {response.status_code} {response.reason_phrase}."
+        return _Problem()
