@@ -22,6 +22,8 @@ from tornado.ioloop import IOLoop
 from . import theme
 from .feed import Feed
 from .gateway import Gateway
+from .pages.new_training import NewTrainingPage
+from .pages.templates import TemplatesPage
 from .pages.training import TrainingPage
 from .pages.trainings import TrainingsPage
 from .session import Route, Session, View
@@ -33,9 +35,14 @@ warnings.filterwarnings("ignore", "reference already known", BokehUserWarning)
 
 
 def find_page(session: Session, route: Route) -> View:
-    """The page of a route: a training's where it names one, else the list."""
+    """The page of a route: a training's where it names one, else the named one, else the list."""
     if route.get("training"):
         return TrainingPage(session, route["training"])
+    match route.get("page"):
+        case "new":
+            return NewTrainingPage(session, route)
+        case "templates":
+            return TemplatesPage(session, route)
     return TrainingsPage(session, route)
 
 
@@ -54,7 +61,7 @@ def application(gateway: Gateway, feed: Feed) -> Callable[[], pmui.Page]:
         shell = pmui.Page(
             title="SAE Studio",
             site_url="./",
-            header=[session.connection],
+            header=[session.navigation, session.connection],
             main=[body, session.router],
             theme_config=theme.MATERIAL,
             dark_theme=pn.state.cookies.get(theme.COOKIE) == "dark",

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlencode
 from bokeh.document import Document
 
 from .components.connection import Connection
+from .components.navigation import Navigation
 from .components.router import Router
 from .feed import Feed
 from .gateway import Gateway
@@ -67,6 +68,7 @@ class Session:
         self.feed = feed
         self.router = Router()
         self.connection = Connection()
+        self.navigation = Navigation()
         self.show: Callable[[list[Any]], None] = lambda body: None
         self._document = document
         self._find = find
@@ -112,6 +114,7 @@ class Session:
         self._log_id = self.feed.log_id
         self._view = self._find(self, route)
         self.name(self._view.title)
+        self.navigation.at(route.get("page") or ("" if route.get("training") else "trainings"))
         self.show(self._view.body())
         self._view.open()
         self._say_connection()

@@ -95,8 +95,7 @@ class NewTrainingPage:
             if training is not None and training.config is not None:
                 form.use(training.config)
             elif wanted and (self._route.get("fresh") or form.template is None or form.template.id != wanted):
-                if not form.load(wanted):
-                    form.notice = "The template of this address does not exist any more."
+                form.load(wanted)
             self._ready = True
             self._address()
             self._changed()

@@ -31,6 +31,8 @@ _KEY_DEFAULTS = (
 )
 """Defaults that a template's name and description tell although nobody typed them."""
 
+_GONE = "This template does not exist any more"
+
 _THOUSANDS = re.compile(r"^\d{1,3}(,\d{3})+(\.\d+)?$")
 _SUFFIXES = {"k": 1e3, "M": 1e6, "G": 1e9}
 
@@ -136,6 +138,7 @@ class Form:
         """Fill the form with every field of a template; False where there is none."""
         template = self._templates.get(template_id)
         if template is None:
+            self.notice = _GONE
             return False
         self.use(template.config)
         self._loaded = template
@@ -174,7 +177,7 @@ class Form:
         self._have_templates = True
         if self._wanted is not None:
             self._loaded = self._templates.get(self._wanted)
-            self.notice = "" if self._loaded else "The template of this address does not exist any more."
+            self.notice = "" if self._loaded else _GONE
             self._wanted = None
         elif self._loaded is not None:
             now = self._templates.get(self._loaded.id)

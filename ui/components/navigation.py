@@ -1,0 +1,16 @@
+"""Where one can go from everywhere."""
+
+from __future__ import annotations
+
+from .component import Component, script, style
+
+
+class Navigation(Component):
+    """The links of the page's head; the present one is marked. It has no actions: the router follows links."""
+
+    _esm = script("navigation.js")
+    _stylesheets = style("navigation.css")
+
+    def at(self, page: str) -> None:
+        """`page` is shown: `trainings`, `templates` or `new`."""
+        self.present({"page": page})
