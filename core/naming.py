@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Context, Decimal
+from itertools import count
 from typing import Any, TypeGuard
 
 import msgspec
@@ -117,6 +118,20 @@ def template_description(config: Mapping[str, Any]) -> str:
         label = _LABELS.get(field, "".join(word.capitalize() for word in field.split("_")))
         parts.append(f"{label}: {_text(value)}")
     return " | ".join(part for part in parts if part)
+
+
+def free_name(name: str, taken: Collection[str], longest: int) -> str:
+    """The name, with ` (2)`, ` (3)`… where it is in `taken`; cut so that all has at most `longest` characters."""
+    return _first_free(name, taken, longest, ("" if number == 1 else f" ({number})" for number in count(1)))
+
+
+def copy_name(name: str, taken: Collection[str], longest: int) -> str:
+    """`NAME (Copy)`, `NAME (Copy 2)`… that is not in `taken`, of at most `longest` characters."""
+    return _first_free(name, taken, longest, (" (Copy)" if number == 1 else f" (Copy {number})" for number in count(1)))
+
+
+def _first_free(name: str, taken: Collection[str], longest: int, suffixes: Iterator[str]) -> str:
+    return next(found for suffix in suffixes if (found := name[: longest - len(suffix)].rstrip() + suffix) not in taken)
 
 
 def js_number(value: float) -> str:
