@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from .naming import js_number
+from .figures import js_number
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -257,3 +257,19 @@ async def test_what_is_no_document_of_templates_is_refused_in_words(client: Clie
     for field, value in (("format", "other"), ("format", None), ("version", 2), ("version", True), ("templates", {})):
         answer = await post(client, "templates/import/preview", document={**good, field: value})
         assert list(errors(answer)) == [f"document.{field}"], (field, value)
+
+
+async def test_a_suggestion_reads_what_it_can_and_finds_a_free_name(client: Client) -> None:
+    config = {"model": "openai-community/gpt2", "datasets": ["a/words"], "k": 50, "latent_dim": 2048, "target_l0": 0.5}
+    first = (await post(client, "templates/suggestion", config=config)).json()
+    assert first["name"] == "gpt2_words_TopK"
+    assert first["description"] == "Latent: 2048 | Batch: 4096 | Steps: 50k | L0: 0.5 | TopK: 2.4%"
+    await save(client, first["name"])
+    odd = {**config, "seed": {"a": 1}, "hook_types": 5, "learning_rate": "fast", "unheard": [None], "dtype": None}
+    second = (await post(client, "templates/suggestion", config=odd)).json()
+    assert second == {"name": "gpt2_words_TopK (2)", "description": first["description"]}
+    ill = {"model": ["m"], "datasets": "words", "training_layers": [True, "x"], "architecture_type": 7, "k": True}
+    assert (await post(client, "templates/suggestion", config=ill)).json() == {
+        "name": "Model_Dataset_TopK", "description": "Batch: 4096 | Steps: 50k",
+    }  # fmt: skip
+    assert errors(await post(client, "templates/suggestion", config=[])).keys() == {"config"}
