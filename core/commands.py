@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
+Description = Annotated[str, Meta(max_length=10_000)]
 
 
 class CreateTraining(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +42,56 @@ class EditTraining(msgspec.Struct, frozen=True, kw_only=True):
     name: Name | None = None
     tags: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=64)] | None = None
     note: Annotated[str, Meta(max_length=100_000)] | None = None
+
+
+class SaveTemplate(msgspec.Struct, frozen=True, kw_only=True):
+    """Keep a configuration under a name.
+
+    `config` holds fields of `TrainingConfig`; it may be incomplete, and one that a start would refuse. Blanks around
+    the name are dropped.
+    """
+
+    name: str
+    description: Description = ""
+    config: dict[str, Any]
+
+
+class EditTemplate(msgspec.Struct, frozen=True, kw_only=True):
+    """Change a template that is still at `expected_version`; what is left out stays, `config` is replaced whole."""
+
+    expected_version: Annotated[int, Meta(ge=0)]
+    name: str | None = None
+    description: Description | None = None
+    config: dict[str, Any] | None = None
+    favourite: bool | None = None
+
+
+class RestoreTemplate(msgspec.Struct, frozen=True, kw_only=True):
+    """Bring a deleted template back; `version` gives it the name, description and configuration that it had then."""
+
+    version: Annotated[int, Meta(ge=1)] | None = None
+
+
+class SuggestTemplate(msgspec.Struct, frozen=True, kw_only=True):
+    """Say what a template of this configuration would be called; what cannot be read in it is left out."""
+
+    config: dict[str, Any]
+
+
+class PreviewImport(msgspec.Struct, frozen=True, kw_only=True):
+    """Say what an import of this document would do, and change nothing."""
+
+    document: dict[str, Any]
+
+
+class ImportTemplates(msgspec.Struct, frozen=True, kw_only=True):
+    """Take in the templates of a document.
+
+    `choices` says, by the index of an entry, what becomes of one that conflicts; an invalid one can only be skipped.
+    """
+
+    document: dict[str, Any]
+    choices: dict[str, Literal["skip", "rename", "overwrite"]] = {}
 
 
 class RegisterModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from .naming import js_number
+from .figures import js_number
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ def convert_fields(
         kind = known[name].type
         try:
             values[name] = msgspec.convert(value, kind, strict=strict)
-            sound = all(math.isfinite(number) for number in _floats(values[name]))
+            sound = all(_is_storable(number) for number in _numbers(values[name]))
         except msgspec.ValidationError:
             sound = False
         if not sound:
@@ -94,12 +94,17 @@ def _description(kind: Any) -> str:
     return next((meta.description for meta in metas if isinstance(meta, msgspec.Meta) and meta.description), "")
 
 
-def _floats(value: Any) -> Iterator[float]:
-    if isinstance(value, float):
+def _numbers(value: Any) -> Iterator[int | float]:
+    if isinstance(value, (int, float)):
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _floats(item)
+            yield from _numbers(item)
+
+
+def _is_storable(number: int | float) -> bool:
+    """Whether every format and column of ours can hold it."""
+    return math.isfinite(number) if isinstance(number, float) else -(2**63) <= number < 2**63
 
 
 def _limits(kind: inspect.IntType | inspect.FloatType) -> str:

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from decimal import ROUND_HALF_UP, Context, Decimal
+from itertools import count
 from typing import Any, TypeGuard
 
 import msgspec
+from msgspec import inspect
 
+from events.catalog import ModelRegistered
 from events.training import TrainingConfig
+
+from .config_rules import resolve
+from .figures import js_number
 
 MAX_NAME = 120
 """Longest generated name, in characters, a ` (2)` included."""
@@ -40,7 +46,7 @@ _DEFAULTS: dict[str, Any] = msgspec.to_builtins(TrainingConfig())
 # Told by the fixed parts of the description, or by the name.
 _TOLD = {
     "model", "datasets", "architecture_type", "hidden_dim", "latent_dim", "l1_alpha", "learning_rate", "batch_size",
-    "total_steps", "training_layers", "target_l0", "k", "top_k_sparsity",
+    "total_steps", "training_layers", "target_l0",
 }  # fmt: skip
 
 _LABELS = {
@@ -58,12 +64,17 @@ _LABELS = {
     "seed": "Seed",
     "data_seed": "DataSeed",
     "context_size": "Context",
+    "k": "k",
     "sparsity_coeff": "SparsityCoeff",
     "initial_threshold": "Thresh",
     "bandwidth": "BW",
 }
 
-_DEFAULT_HOOKS = {"transcoder": ["mlp_in"], "skip": ["mlp_in"]}
+# What the defaults of other fields depend on, as far as they do not depend on the model.
+_DECIDING = ("architecture_type", "activation", "total_steps", "batch_size")
+
+# Their defaults depend on the model, so that what is set is always told.
+_OF_THE_MODEL = {"context_size"}
 
 
 def template_name(config: Mapping[str, Any], taken: Collection[str] = ()) -> str:
@@ -71,14 +82,15 @@ def template_name(config: Mapping[str, Any], taken: Collection[str] = ()) -> str
 
     At most `MAX_NAME` characters; the model's part is cut first.
     """
-    datasets = _sequence(config.get("datasets"))
-    architecture = str(config.get("architecture_type") or _DEFAULTS["architecture_type"])
+    config = _readable(config)
+    datasets: list[str] = config.get("datasets") or []
+    architecture: str = config.get("architecture_type") or _DEFAULTS["architecture_type"]
     tail = "_".join(
         part
         for part in (_dataset_part(datasets), _ARCHITECTURES.get(architecture, architecture), _layers_part(config))
         if part
     )
-    model = _model_part(str(config.get("model") or ""))
+    model = _model_part(config.get("model") or "")
     number = 1
     while True:
         suffix = "" if number == 1 else f" ({number})"
@@ -92,46 +104,45 @@ def template_name(config: Mapping[str, Any], taken: Collection[str] = ()) -> str
 def template_description(config: Mapping[str, Any]) -> str:
     """What the configuration sets, in parts joined by ` | `: sizes, rates, layers, sparsity, then all else that differs
     from the defaults of its architecture."""
-    architecture = config.get("architecture_type") or _DEFAULTS["architecture_type"]
+    config = _readable(config)
     parts = [_width(config)]
     parts.append(_part("L1", config.get("l1_alpha")))
     parts.append(_part("LR", config.get("learning_rate")))
     parts.append(_part("Batch", config.get("batch_size", _DEFAULTS["batch_size"])))
-    steps = config.get("total_steps", _DEFAULTS["total_steps"])
-    parts.append(f"Steps: {_steps(steps)}" if _is_number(steps) else None)
+    parts.append(f"Steps: {_steps(config.get('total_steps', _DEFAULTS['total_steps']))}")
     layers = _layers(config)
-    parts.append(f"Layers: {', '.join(str(layer) for layer in layers)}" if layers else None)
+    parts.append(f"Layers: {', '.join(map(js_number, layers))}" if layers else None)
     parts.append(_part("L0", config.get("target_l0")))
     parts.append(_top_k(config))
-    told = set(_TOLD)
-    if architecture == "jumprelu":
+    told = {*_TOLD, "k" if config.get("top_k_sparsity") is None else "top_k_sparsity"}
+    if config.get("architecture_type") == "jumprelu":
         for field in ("sparsity_coeff", "initial_threshold", "bandwidth"):
             parts.append(_part(_LABELS[field], config.get(field)))
             told.add(field)
-    for field, default in _DEFAULTS.items():
+    defaults = _defaults(config)
+    for field in TrainingConfig.__struct_fields__:
         value = config.get(field)
-        if field in told or value is None or _plain(value) == default:
+        if field in told or value is None or value == _DEFAULTS[field]:
             continue
-        if field == "hook_types" and _plain(value) == _DEFAULT_HOOKS.get(str(architecture), ["resid_post"]):
+        if field not in _OF_THE_MODEL and value == defaults[field]:
             continue
         label = _LABELS.get(field, "".join(word.capitalize() for word in field.split("_")))
         parts.append(f"{label}: {_text(value)}")
     return " | ".join(part for part in parts if part)
 
 
-def js_number(value: float) -> str:
-    """A number as JavaScript prints it: `0.00027`, `50`, below 1e-6 `1e-7`."""
-    if isinstance(value, int):
-        return str(value)
-    if value == 0:
-        return "0"
-    decimal = Decimal(repr(value)).normalize()
-    if 1e-6 <= abs(value) < 1e21:
-        return f"{decimal:f}"
-    sign, digits, _ = decimal.as_tuple()
-    mantissa = str(digits[0]) + ("." + "".join(map(str, digits[1:])) if len(digits) > 1 else "")
-    exponent = decimal.adjusted()
-    return f"{'-' if sign else ''}{mantissa}e{'+' if exponent > 0 else ''}{exponent}"
+def free_name(name: str, taken: Collection[str], longest: int) -> str:
+    """The name, with ` (2)`, ` (3)`… where it is in `taken`; cut so that all has at most `longest` characters."""
+    return _first_free(name, taken, longest, ("" if number == 1 else f" ({number})" for number in count(1)))
+
+
+def copy_name(name: str, taken: Collection[str], longest: int) -> str:
+    """`NAME (Copy)`, `NAME (Copy 2)`… that is not in `taken`, of at most `longest` characters."""
+    return _first_free(name, taken, longest, (" (Copy)" if number == 1 else f" (Copy {number})" for number in count(1)))
+
+
+def _first_free(name: str, taken: Collection[str], longest: int, suffixes: Iterator[str]) -> str:
+    return next(found for suffix in suffixes if (found := name[: longest - len(suffix)].rstrip() + suffix) not in taken)
 
 
 def _model_part(model: str) -> str:
@@ -146,10 +157,10 @@ def _model_part(model: str) -> str:
     return "-".join(kept)
 
 
-def _dataset_part(datasets: Sequence[Any]) -> str:
+def _dataset_part(datasets: list[str]) -> str:
     if not datasets:
         return "Dataset"
-    name = str(datasets[0]).strip().rstrip("/").rpartition("/")[2].replace("_", "-") or "Dataset"
+    name = datasets[0].strip().rstrip("/").rpartition("/")[2].replace("_", "-") or "Dataset"
     if len(name) > _DATASET_LENGTH:
         words = name.split("-")
         kept = words[0]
@@ -157,19 +168,20 @@ def _dataset_part(datasets: Sequence[Any]) -> str:
             if len(kept) + 1 + len(word) > _DATASET_LENGTH:
                 break
             kept += "-" + word
-        name = kept[:_DATASET_LENGTH]
+        name = kept[:_DATASET_LENGTH] or name[:_DATASET_LENGTH]
     return name if len(datasets) == 1 else f"{name}+{len(datasets) - 1}"
 
 
 def _layers(config: Mapping[str, Any]) -> list[int]:
-    return sorted({layer for layer in _sequence(config.get("training_layers")) if isinstance(layer, int)})
+    return sorted(set(config.get("training_layers") or ()))
 
 
 def _layers_part(config: Mapping[str, Any]) -> str:
     layers = _layers(config)
     if not layers:
         return ""
-    return f"L{layers[0]}" if len(layers) == 1 else f"L{layers[0]}-{layers[-1]}"
+    first, last = js_number(layers[0]), js_number(layers[-1])
+    return f"L{first}" if len(layers) == 1 else f"L{first}-{last}"
 
 
 def _width(config: Mapping[str, Any]) -> str | None:
@@ -219,17 +231,61 @@ def _text(value: Any) -> str:
         return "on" if value else "off"
     if _is_number(value):
         return js_number(value)
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_text(item) for item in value)
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))  # type: ignore[arg-type]
     return str(value)
 
 
+def _kind(kind: inspect.Type) -> tuple[type, bool]:
+    """bool, float (any number) or str, and whether the field is a list of them."""
+    match kind:
+        case inspect.Metadata(type=inner):
+            return _kind(inner)
+        case inspect.UnionType(types=types):
+            return _kind(next(one for one in types if not isinstance(one, inspect.NoneType)))
+        case inspect.VarTupleType(item_type=item):
+            return _kind(item)[0], True
+        case inspect.BoolType():
+            return bool, False
+        case inspect.IntType() | inspect.FloatType():
+            return float, False
+        case _:
+            return str, False
+
+
+_KINDS = {field.name: _kind(inspect.type_info(field.type)) for field in msgspec.structs.fields(TrainingConfig)}
+
+
+def _readable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the configuration sets and what is of its field's kind, whatever its range; tuples as lists."""
+    found: dict[str, Any] = {}
+    for field, (kind, listed) in _KINDS.items():
+        value = config.get(field)
+        items: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]  # type: ignore[arg-type]
+        if listed == isinstance(value, (list, tuple)) and all(_is(kind, item) for item in items):
+            found[field] = items if listed else value
+    return found
+
+
+def _is(kind: type, value: Any) -> bool:
+    return _is_number(value) if kind is float else isinstance(value, kind)
+
+
+def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fields would be where only the architecture and the length of the run are set."""
+    deciding = {field: config[field] for field in _DECIDING if config.get(field) is not None}
+    datasets = tuple(config.get("datasets") or ())
+    anything = ModelRegistered(model_id="", source="", hidden_dim=1, layers=1, hooks=(), context_size=1)
+    resolved = resolve(TrainingConfig(**deciding, datasets=datasets), anything)
+    found = {name: _plain(value) for name, value in msgspec.structs.asdict(resolved).items()}
+    if "activation" in deciding:
+        # It decides others and has a default itself.
+        found["activation"] = _defaults({**config, "activation": None})["activation"]
+    return found
+
+
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _sequence(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, (list, tuple)) else ()
+    return list(value) if isinstance(value, tuple) else value  # type: ignore[arg-type]
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

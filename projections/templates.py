@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import msgspec
 from duckdb import DuckDBPyConnection
 
@@ -17,7 +19,7 @@ from events.template import (
 )
 from events.training import TrainingConfig
 
-from .projection import Projection, words
+from .projection import Projection, one_of, words
 from .table import Changes, Json, Table
 
 STREAM = "template-"
@@ -57,7 +59,28 @@ class TemplateRow(msgspec.Struct, frozen=True, kw_only=True):
     updated_by: str | None
 
 
+class TemplateVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A template as one event left it.
+
+    `changed` names what the event changed: name, description, favourite, deleted, and `config.FIELD` for each field of
+    the configuration; it is empty at the first version. `timestamp` in µs since 1970 (UTC).
+    """
+
+    version: int
+    position: int
+    timestamp: int
+    actor: str | None
+    type: str
+    name: str
+    description: str
+    config: TrainingConfig
+    changed: tuple[str, ...] = ()
+
+
 TEMPLATES = Table("templates", Template, ("id",))
+
+SORTS = {"name": "lower(name)", "updated": "updated_at", "created": "created_at"}
+"""What a list may be sorted by, and the SQL for it."""
 
 
 class Templates(Projection):
@@ -130,8 +153,19 @@ def get(con: DuckDBPyConnection, id: str) -> TemplateRow | None:
     return _row(found[0]) if found else None
 
 
-def list_(con: DuckDBPyConnection, *, q: str | None = None, deleted: bool = False) -> list[TemplateRow]:
-    """Favourites first, then by name; `q` is looked for in name, description, model and data sets, word by word."""
+def list_(
+    con: DuckDBPyConnection, *, q: str | None = None, sort: str | None = None, deleted: bool = False
+) -> list[TemplateRow]:
+    """The templates, or the deleted ones.
+
+    `q` is looked for in name, description, model, data sets and architecture, word by word. `sort` is one of `SORTS`,
+    with `-` before it for descending; without one favourites come first, then by name. Raises `QueryRefused`.
+    """
+    order = "favourite DESC, lower(name), id"
+    if sort:
+        direction = "DESC" if sort.startswith("-") else "ASC"
+        column = SORTS[one_of("sort", sort.removeprefix("-"), tuple(SORTS))]
+        order = f"{column} {direction}, id {direction}"
     conditions = ["deleted = ?"]
     parameters: list[object] = [deleted]
     for word in words(q):
@@ -141,10 +175,42 @@ def list_(con: DuckDBPyConnection, *, q: str | None = None, deleted: bool = Fals
         )
         parameters.append(word)
     where = " AND ".join(conditions)
-    return [
-        _row(each)
-        for each in TEMPLATES.select(con, f"WHERE {where} ORDER BY favourite DESC, lower(name), id", parameters)
-    ]
+    return [_row(each) for each in TEMPLATES.select(con, f"WHERE {where} ORDER BY {order}", parameters)]
+
+
+def names(con: DuckDBPyConnection) -> dict[str, str]:
+    """The names that live templates have, each with its template's id."""
+    return dict(con.execute(f"SELECT name, id FROM {TEMPLATES.name} WHERE NOT deleted").fetchall())
+
+
+def history(events: Iterable[Recorded]) -> Iterator[TemplateVersion]:
+    """What the events of one template's stream, in their order, made of it one by one."""
+    row: Template | None = None
+    for recorded in events:
+        if recorded.type not in Templates.types:
+            continue
+        before, row = row, _evolve(row, recorded.stream.removeprefix(STREAM), recorded)
+        yield TemplateVersion(
+            version=recorded.version,
+            position=recorded.position,
+            timestamp=recorded.occurred_at,
+            actor=recorded.actor,
+            type=recorded.type,
+            name=row.name,
+            description=row.description,
+            config=_row(row).config,
+            changed=tuple(_changed(before, row)) if before is not None else (),
+        )
+
+
+def _changed(before: Template, after: Template) -> Iterator[str]:
+    for field in ("name", "description", "favourite", "deleted"):
+        if getattr(before, field) != getattr(after, field):
+            yield field
+    old, new = _row(before).config, _row(after).config
+    for field in TrainingConfig.__struct_fields__:
+        if getattr(old, field) != getattr(new, field):
+            yield f"config.{field}"
 
 
 def _row(template: Template) -> TemplateRow:

@@ -1,9 +1,11 @@
-"""Removing the files of trainings."""
+"""The files of trainings: removing them, and what a download is called."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 from core.run import CHECKPOINTS
 
@@ -43,3 +45,17 @@ def remove_tree(path: Path) -> int:
     except FileNotFoundError:
         return 0
     return size
+
+
+def attachment(name: str) -> dict[str, str]:
+    """The header that lets a browser keep an answer as a file of this name (RFC 6266).
+
+    Whatever the name holds, the file's name has no path, no control character, and at most 150 characters before its
+    ending; clients that know only ASCII get underscores for the rest.
+    """
+    stem, dot, ending = re.sub(
+        r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u200e\u200f\u202a-\u202e\u2066-\u2069]', "_", name
+    ).rpartition(".")
+    safe = (stem.strip(" .")[:150] or "file") + dot + ending
+    ascii = re.sub(r"[^ -~]|[%']", "_", safe)
+    return {"Content-Disposition": f"attachment; filename=\"{ascii}\"; filename*=UTF-8''{quote(safe, safe='')}"}

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.naming import MAX_NAME, js_number, template_description, template_name
+from core.config_rules import resolve
+from core.figures import js_number
+from core.naming import MAX_NAME, copy_name, free_name, template_description, template_name
+from events.catalog import ModelRegistered
 from events.training import TrainingConfig
 
 
@@ -38,6 +41,7 @@ def test_the_models_part_drops_owner_and_endings_and_keeps_the_size(model: str, 
         (["a/fineweb", "b/c4"], "fineweb+1"),
         (["a/a-data-set-with-a-very-long-name"], "a-data-set-with-a-very"),
         (["a/" + "x" * 40], "x" * 24),
+        (["_" + "x" * 40], "-" + "x" * 23),
         ([], "Dataset"),
     ],
 )
@@ -71,11 +75,11 @@ def test_the_description_names_every_part_in_order() -> None:
 def test_jumprelu_adds_its_own_parts_and_what_differs_from_the_defaults() -> None:
     config = {
         "architecture_type": "jumprelu", "sparsity_coeff": 6e-4, "initial_threshold": 0.02, "bandwidth": 0.1,
-        "hook_types": ["mlp_out"], "seed": 3, "dtype": "bfloat16", "warmup_steps": 500, "normalize_decoder": False,
+        "hook_types": ["mlp_out"], "seed": 3, "dtype": "bfloat16", "warmup_steps": 500, "normalize_decoder": True,
     }  # fmt: skip
     assert template_description(config) == (
         "Batch: 4096 | Steps: 50k | SparsityCoeff: 0.0006 | Thresh: 0.02 | BW: 0.1"
-        " | Hooks: mlp_out | DecoderNorm: off | Warmup: 500 | Seed: 3 | Dtype: bfloat16"
+        " | Hooks: mlp_out | DecoderNorm: on | Warmup: 500 | Seed: 3 | Dtype: bfloat16"
     )
 
 
@@ -127,6 +131,40 @@ def test_a_printed_number_reads_back_as_itself(value: float) -> None:
     assert float(js_number(value)) == value
 
 
+@pytest.mark.parametrize("architecture", ["standard", "skip", "transcoder", "jumprelu", "topk", "gated", "matryoshka"])
+def test_what_the_architecture_takes_by_itself_is_not_told(architecture: str) -> None:
+    model = ModelRegistered(model_id="m", source="m", hidden_dim=64, layers=4, hooks=(), context_size=0)
+    config = msgspec.convert({"model": "m", "datasets": ["d", "e"], "architecture_type": architecture}, TrainingConfig)
+    resolved = msgspec.structs.replace(resolve(config, model), context_size=None)
+    description = template_description(msgspec.to_builtins(resolved))
+    labels = [part.partition(": ")[0] for part in description.split(" | ")]
+    assert set(labels) <= {"Hidden", "LR", "Batch", "Steps", "Layers", "L0", "TopK", "Thresh", "BW"}, description
+    changed = msgspec.structs.replace(resolved, auxk_coefficient=0.5, warmup_steps=7, hook_types=("attn_out",))
+    told = template_description(msgspec.to_builtins(changed))
+    assert told == f"{description} | Hooks: attn_out | AuxkCoefficient: 0.5 | Warmup: 7"
+
+
+def test_what_is_set_twice_or_out_of_range_is_told_and_what_cannot_be_read_is_left_out() -> None:
+    assert template_description({"k": 7, "top_k_sparsity": 5}).endswith(" | TopK: 5% | k: 7")
+    assert template_description({"target_l0": 3}).endswith("L0: 3")
+    unreadable = {"k": True, "seed": {"a": 1}, "hook_types": [None], "training_layers": [True], "model": ["x"]}
+    assert template_description(unreadable) == template_description({}) == "Batch: 4096 | Steps: 50k"
+    assert template_name(unreadable) == template_name({}) == "Model_Dataset_TopK"
+
+
+@given(st.text(min_size=1, max_size=300), st.integers(0, 12))
+def test_a_free_name_and_a_copys_name_are_new_and_fit(name: str, collisions: int) -> None:
+    taken = {name[:255].rstrip()}
+    for _ in range(collisions):
+        for made in (free_name(name, taken, 255), copy_name(name, taken, 255)):
+            assert made not in taken
+            assert len(made) <= 255
+            taken.add(made)
+
+
+TEXTS = ("target_hook_type", "activation", "normalize_activations", "device", "dtype", "model_dtype")
+
+
 def test_every_field_that_differs_from_its_default_is_in_the_description() -> None:
     base = msgspec.to_builtins(TrainingConfig())
     described = template_description(base)
@@ -135,4 +173,10 @@ def test_every_field_that_differs_from_its_default_is_in_the_description() -> No
         if field in changed or field in ("hook_types",):
             continue
         value: Any = [7] if field in ("training_layers", "dataset_weights") else 7
+        if field in TEXTS:
+            value = "unusual"
+        if field == "normalize_decoder":
+            value = False
+        if isinstance(base[field], bool):
+            value = True
         assert template_description({**base, field: value}) != described, field

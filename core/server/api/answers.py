@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import msgspec
 
+from core.commands import Description
 from core.config_rules import Estimate
 from core.fields import Problem
 from events.catalog import DatasetRegistered, ModelRegistered
@@ -13,6 +16,7 @@ from projections.checkpoints import CheckpointRow
 from projections.evaluations import EvaluationRow
 from projections.logs import LogRow
 from projections.metrics import METRICS
+from projections.templates import TemplateRow, TemplateVersion
 from projections.trainings import TrainingRow
 
 from ..devices import Device
@@ -121,6 +125,77 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
 
     data: list[ActivityRow]
     position: int
+
+
+class Template(TemplateRow, frozen=True, kw_only=True):
+    """A template; `position` is that of the event which last changed it, `version` what a change of it expects."""
+
+
+class Templates(msgspec.Struct, frozen=True, kw_only=True):
+    """Templates in the order asked for."""
+
+    data: list[TemplateRow]
+    position: int
+
+
+class TemplateHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """Who made what of a template, the newest first."""
+
+    data: list[TemplateVersion]
+    position: int
+
+
+class TemplateEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A template in a document; `config` holds fields of `TrainingConfig`."""
+
+    name: str
+    description: Description = ""
+    config: dict[str, Any] = {}
+    favourite: bool = False
+
+
+class TemplateDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """Templates to keep in a file, and to import."""
+
+    format: Literal["saestudio-templates"] = "saestudio-templates"
+    version: Literal[1] = 1
+    templates: list[TemplateEntry]
+
+
+class ImportedEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an import would make of the document's entry at `index`.
+
+    An `identical` one is there already; a `conflicting` one has the name of `template_id` and another content;
+    `reason` says why an `invalid` one cannot be taken in.
+    """
+
+    index: int
+    name: str
+    outcome: Literal["new", "identical", "conflicting", "invalid"]
+    reason: str | None = None
+    template_id: str | None = None
+
+
+class ImportPreview(msgspec.Struct, frozen=True, kw_only=True):
+    """What an import would do, entry by entry."""
+
+    data: list[ImportedEntry]
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """The ids of templates that were created and overwritten, how many entries were skipped, and where it ended."""
+
+    created: list[str]
+    overwritten: list[str]
+    skipped: int
+    position: int
+
+
+class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
+    """What a template of the configuration would be called; no template has the name."""
+
+    name: str
+    description: str
 
 
 class Models(msgspec.Struct, frozen=True, kw_only=True):

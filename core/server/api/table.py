@@ -6,14 +6,20 @@ from core.commands import (
     CheckTraining,
     ControlTraining,
     CreateTraining,
+    EditTemplate,
     EditTraining,
+    ImportTemplates,
+    PreviewImport,
     RegisterDataset,
     RegisterModel,
+    RestoreTemplate,
+    SaveTemplate,
+    SuggestTemplate,
 )
 
 from ..maintenance import Job
 from . import answers as a
-from . import catalogue, facts, system, trainings
+from . import catalogue, facts, system, templates, trainings
 from .operation import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -59,6 +65,62 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "GET", "trainings/{id}/activity", facts.list_activity, a.Activity, query=facts.ActivityQuery, refusals=(404,)
     ),
+    Operation("GET", "templates", templates.list_templates, a.Templates, query=templates.TemplatesQuery),
+    Operation(
+        "POST", "templates", templates.save_template, a.Created, 201, body=SaveTemplate, refusals=(413, 415, 422)
+    ),
+    Operation(
+        "GET",
+        "templates/export",
+        templates.export_templates,
+        a.TemplateDocument,
+        query=templates.ExportQuery,
+        refusals=(404,),
+    ),
+    Operation(
+        "POST",
+        "templates/import/preview",
+        templates.preview_import,
+        a.ImportPreview,
+        body=PreviewImport,
+        refusals=(413, 415, 422),
+    ),
+    Operation(
+        "POST",
+        "templates/import",
+        templates.import_templates,
+        a.Imported,
+        body=ImportTemplates,
+        refusals=(413, 415, 422),
+    ),
+    Operation(
+        "POST",
+        "templates/suggestion",
+        templates.suggest_template,
+        a.Suggestion,
+        body=SuggestTemplate,
+        refusals=(413, 415, 422),
+    ),
+    Operation("GET", "templates/{id}", templates.get_template, a.Template, refusals=(404,)),
+    Operation(
+        "PATCH",
+        "templates/{id}",
+        templates.edit_template,
+        a.Template,
+        body=EditTemplate,
+        refusals=(404, 409, 413, 415, 422),
+    ),
+    Operation("DELETE", "templates/{id}", templates.delete_template, a.Accepted, refusals=(404, 409)),
+    Operation(
+        "POST",
+        "templates/{id}/restore",
+        templates.restore_template,
+        a.Template,
+        body=RestoreTemplate,
+        refusals=(404, 413, 415, 422),
+    ),
+    Operation("POST", "templates/{id}/duplicate", templates.duplicate_template, a.Created, 201, refusals=(404, 409)),
+    Operation("GET", "templates/{id}/history", templates.list_template_history, a.TemplateHistory, refusals=(404,)),
     Operation("GET", "models", catalogue.list_models, a.Models),
     Operation("POST", "models", catalogue.register_model, a.Created, 201, body=RegisterModel, refusals=(413, 415, 422)),
     Operation(
