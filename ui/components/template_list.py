@@ -8,7 +8,7 @@ from .component import Component, script, style
 class TemplateList(Component):
     """All templates with a search, and what can be done with each.
 
-    Actions, all but the first four with `template`: `search` (`q`), `retry`, `undo` (the last deletion), `dismiss` (what
+    Actions, most of them with `template`: `search` (`q`), `retry`, `undo` (the last deletion), `dismiss` (what
     is said), `favourite`, `duplicate`, `delete`, `edit` (open the dialog), `save` (`name`, `description`), `cancel`.
     """
 

@@ -55,12 +55,12 @@ def label(name: str) -> str:
 def plain(config: TrainingConfig) -> dict[str, Any]:
     """The fields that a configuration sets, as JSON holds them."""
     values = msgspec.json.decode(msgspec.json.encode(config))
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if value not in (None, "", [])}
 
 
 def number(value: float) -> str:
     """A number as it can be typed, without loss: 50000, 0.00027, 1e-7."""
-    if value == int(value) and abs(value) < 1e15:
+    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15):
         return str(int(value))
     return f"{Decimal(repr(value)):f}" if abs(value) >= 1e-6 else repr(value).replace("e-0", "e-")
 

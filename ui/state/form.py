@@ -84,6 +84,8 @@ def _number(raw: str, whole: bool) -> Any:
     plain_text = raw.replace(",", "") if _THOUSANDS.match(raw) else raw
     factor = _SUFFIXES.get(plain_text[-1:], 1.0)
     try:
+        if whole and plain_text.isascii() and plain_text.isdigit():
+            return int(plain_text)
         value = float(plain_text[:-1] if factor != 1 else plain_text) * factor
         return int(value) if whole and value == int(value) else value
     except (ValueError, OverflowError):
@@ -228,14 +230,15 @@ class Form:
     def to_describe(self) -> dict[str, Any]:
         """The configuration with the defaults that a description should tell, where the server has named them."""
         defaults = plain(self.check.config) if self.check is not None and self.check.config is not None else {}
-        return {**{name: defaults[name] for name in _KEY_DEFAULTS if name in defaults}, **self.to_save()}
+        told = {name: _rounded(defaults[name]) for name in _KEY_DEFAULTS if name in defaults}
+        return {**told, **self.to_save()}
 
     def changed(self) -> list[str]:
         """The fields that differ from the loaded template, by their labels."""
         if self._loaded is None:
             return []
         then, now = plain(self._loaded.config), self.config()
-        return [field.label for field in FIELDS if (then.get(field.name) or None) != (now.get(field.name) or None)]
+        return [field.label for field in FIELDS if then.get(field.name) != now.get(field.name)]
 
     def hint(self) -> dict[str, Any]:
         """The line below the template selection."""
@@ -372,7 +375,7 @@ class Form:
         value = getattr(config, field.name, None)
         if value is None or value == ():
             return f"default: {field.default}" if field.default else ""
-        shown = typed(field, value)
+        shown = typed(field, _rounded(value))
         if isinstance(shown, list):
             return ", ".join(shown)
         return f"default: {shown}" if field.kind == "choice" else str(shown)
@@ -435,6 +438,11 @@ class Form:
         meant = template.config.model if other_model else ", ".join(template.config.datasets)
         self.notice = f"{template.name} no longer applies: it is for {meant}"
         self._loaded = None
+
+
+def _rounded(value: Any) -> Any:
+    """A default in three digits, as one would type it."""
+    return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
 def _can_hold(name: Any, raw: Any) -> bool:
