@@ -59,6 +59,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "GET", "trainings/{id}/activity", facts.list_activity, a.Activity, query=facts.ActivityQuery, refusals=(404,)
     ),
+    Operation("GET", "activity", facts.list_everything_done, a.Activity, query=facts.ActivityQuery),
     Operation("GET", "models", catalogue.list_models, a.Models),
     Operation("POST", "models", catalogue.register_model, a.Created, 201, body=RegisterModel, refusals=(413, 415, 422)),
     Operation(
