@@ -17,6 +17,9 @@ CLOSE_UNKNOWN = 4404
 CLOSE_OTHER_LOG = 4409
 CLOSE_RESTART = 1012
 
+ACTOR_HEADER = "X-Saestudio-Actor"
+"""Where the server tells the dashboard who asks for a page, and the dashboard tells the API for whom it acts."""
+
 
 class RawRecorded(msgspec.Struct, frozen=True, kw_only=True):
     """A `Recorded` whose payload is not decoded: what travels, and what is spliced unchanged into many messages."""

@@ -10,16 +10,26 @@ from duckdb import DuckDBPyConnection
 from events.streams import CONTROL, TRAINING
 
 from .projection import at_least, int64, training_of
+from .templates import STREAM as TEMPLATE
+from .templates import TEMPLATES
+from .trainings import TRAININGS
 
 
 class ActivityRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that somebody caused. `timestamp` in µs since 1970 (UTC), `data` the event's fields."""
+    """An event that somebody caused. `timestamp` in µs since 1970 (UTC), `data` the event's fields.
+
+    `training` and `template` are the ids of what it is about (a training's creation: also the template that it was made
+    from), with the names that they have by now.
+    """
 
     position: int
     timestamp: int
     actor: str | None
     stream: str
     training: str | None
+    training_name: str | None
+    template: str | None
+    template_name: str | None
     type: str
     data: dict[str, Any]
 
@@ -42,15 +52,35 @@ def list_(
         f" ORDER BY position DESC LIMIT {limit}",
         parameters,
     ).fetchall()
-    return [
+    rows = [
         ActivityRow(
             position=position,
             timestamp=occurred_at,
             actor=actor,
             stream=stream,
             training=training_of(stream) if stream.startswith(CONTROL) else None,
+            training_name=None,
+            template=stream.removeprefix(TEMPLATE) if stream.startswith(TEMPLATE) else fields.get("template_id"),
+            template_name=None,
             type=type_,
-            data={name: value for name, value in msgspec.json.decode(data).items() if name != "type"},
+            data=fields,
         )
         for position, occurred_at, actor, stream, type_, data in found
+        for fields in [{name: value for name, value in msgspec.json.decode(data).items() if name != "type"}]
     ]
+    named_trainings = _names(con, TRAININGS.name, {row.training for row in rows})
+    named_templates = _names(con, TEMPLATES.name, {row.template for row in rows})
+    return [
+        msgspec.structs.replace(
+            row,
+            training_name=named_trainings.get(row.training),
+            template_name=named_templates.get(row.template),
+        )
+        for row in rows
+    ]
+
+
+def _names(con: DuckDBPyConnection, table: str, ids: set[str | None]) -> dict[str | None, str]:
+    """What those of the ids that a table knows are called."""
+    found = con.execute(f"SELECT id, name FROM {table} WHERE id IN (SELECT unnest(?::VARCHAR[]))", [list(ids)])
+    return dict(found.fetchall())

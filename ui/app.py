@@ -19,6 +19,8 @@ from bokeh.util.warnings import BokehUserWarning
 from panel.io.server import get_server
 from tornado.ioloop import IOLoop
 
+from events.wire import ACTOR_HEADER
+
 from . import theme
 from .feed import Feed
 from .gateway import Gateway
@@ -56,7 +58,9 @@ def application(gateway: Gateway, feed: Feed) -> Callable[[], pmui.Page]:
         # A server that died took the session with it: joining the next one's would mix two documents. The page is
         # loaded again instead, by `components/connection.js`.
         document.config.reconnect_session = False
-        session = Session(document, gateway, feed, find_page)
+        # What a person does here is theirs.
+        person = gateway.acting_for(str(pn.state.headers.get(ACTOR_HEADER, "")))
+        session = Session(document, person, feed, find_page)
         body = pn.Column(sizing_mode="stretch_width", stylesheets=[_BODY])
         shell = pmui.Page(
             title="SAE Studio",
@@ -95,8 +99,9 @@ def start(gateway: Gateway, feed: Feed, **where: Any) -> Any:
         {"/": application(gateway, feed)},
         title="SAE Studio",
         websocket_origin=["*"],
-        # Headers and cookies end up in the page, readable for its scripts: nothing of the gate's may be among them.
-        include_headers=["Host"],
+        # Headers and cookies end up in the page, readable for its scripts: nothing that opens a door may be among
+        # them. Who acts is worth something only together with our own token.
+        include_headers=["Host", ACTOR_HEADER],
         include_cookies=[theme.COOKIE],
         unused_session_lifetime_milliseconds=_LOST_SESSION_MS,
         check_unused_sessions_milliseconds=_LOST_SESSION_MS // 2,

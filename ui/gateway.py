@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -11,6 +12,7 @@ import msgspec
 
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import Sae, TrainingConfig
+from events.wire import ACTOR_HEADER
 
 _Answer = TypeVar("_Answer")
 
@@ -230,6 +232,7 @@ class Gateway:
     ) -> None:
         self.url = url.rstrip("/")
         self.token = token
+        self._acting: dict[str, str] = {}
         headers = {"Accept": "application/json"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -241,6 +244,12 @@ class Gateway:
             # A proxy from the environment has no business between two processes of one machine.
             trust_env=False,
         )
+
+    def acting_for(self, assertion: str) -> Gateway:
+        """The same client, for a person for whom the server vouches with `assertion` (empty: for itself)."""
+        gateway = copy.copy(self)
+        gateway._acting = {ACTOR_HEADER: assertion} if assertion else {}
+        return gateway
 
     async def close(self) -> None:
         """Close the connections."""
@@ -356,7 +365,7 @@ class Gateway:
 
     async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:
-            response = await self._client.request(method, path, **request)
+            response = await self._client.request(method, path, headers=self._acting, **request)
         except httpx.TimeoutException as error:
             raise ApiAway("The server did not answer in time.") from error
         except httpx.TransportError as error:

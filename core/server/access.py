@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from core.run import write_atomically
 
@@ -50,18 +51,36 @@ class Access:
         self._token = token
         self._owner = owner
         self._actors: dict[bytes, str] = {_digest(token): owner}
+        self._deputies: set[bytes] = set()
         self._codes: dict[bytes, float] = {}
 
-    def grant(self, actor: str) -> str:
-        """A new token, valid until this process ends, whose bearer acts as `actor`."""
+    def grant(self, actor: str, *, deputy: bool = False) -> str:
+        """A new token, valid until this process ends, whose bearer acts as `actor`.
+
+        A deputy may also act as somebody else, who has to be vouched for.
+        """
         token = secrets.token_urlsafe(32)
         self._actors[_digest(token)] = actor
+        if deputy:
+            self._deputies.add(_digest(token))
         return token
 
     def bearer(self, token: str) -> str | None:
         """The actor that a token speaks for; None where it is not valid."""
         # Digests of secrets are compared by looking them up: what timing tells of a digest does not lead to a token.
         return self._actors.get(_digest(token))
+
+    def vouch(self, actor: str) -> str:
+        """Says to a deputy that a request is the actor's. It opens nothing by itself and may be seen by the actor."""
+        name = quote(actor)
+        return f"{name}.{self._signature('actor', name)}"
+
+    def vouched(self, token: str, assertion: str) -> str | None:
+        """The actor whom the bearer of a token acts for; None where they are not vouched for or it is no deputy's."""
+        name, _, signature = assertion.rpartition(".")
+        if _digest(token) in self._deputies and self._is_signed("actor", name, signature):
+            return unquote(name)
+        return None
 
     def new_code(self) -> str:
         """A code that can be exchanged for a session once, soon."""
@@ -77,17 +96,18 @@ class Access:
         if until is None or until < time.monotonic():
             return None
         nonce = secrets.token_urlsafe(16)
-        return f"{nonce}.{self._signature(nonce)}"
+        return f"{nonce}.{self._signature('session', nonce)}"
 
     def session(self, value: str) -> str | None:
         """The actor that a session speaks for; None where it is not valid. Sessions outlive a restart of the server."""
         nonce, _, signature = value.partition(".")
-        if nonce and hmac.compare_digest(signature.encode(), self._signature(nonce).encode()):
-            return self._owner
-        return None
+        return self._owner if nonce and self._is_signed("session", nonce, signature) else None
 
-    def _signature(self, nonce: str) -> str:
-        return hmac.new(self._token.encode(), b"session " + nonce.encode(), hashlib.sha256).hexdigest()
+    def _is_signed(self, purpose: str, value: str, signature: str) -> bool:
+        return hmac.compare_digest(signature.encode(), self._signature(purpose, value).encode())
+
+    def _signature(self, purpose: str, value: str) -> str:
+        return hmac.new(self._token.encode(), f"{purpose} {value}".encode(), hashlib.sha256).hexdigest()
 
 
 def _digest(secret: str) -> bytes:

@@ -23,6 +23,7 @@ from core.settings import Settings
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.store import EventStore
 from events.streams import Append
+from events.wire import ACTOR_HEADER
 from projections import catalog
 from projections.runner import Projections
 
@@ -115,7 +116,11 @@ async def open_studio(
         studio.launcher.start()
         if settings.ui:
             studio.dashboard = await asyncio.to_thread(_dashboard, studio)
-            studio.proxy = Proxy(studio.dashboard.socket, _dashboard_away)
+            studio.proxy = Proxy(
+                studio.dashboard.socket,
+                _dashboard_away,
+                lambda scope: {ACTOR_HEADER: studio.access.vouch(scope["state"]["actor"])},
+            )
             studio.dashboard.start()
         try:
             yield studio
@@ -171,7 +176,7 @@ def _dashboard(studio: Studio) -> Child:
     return Child(
         DASHBOARD,
         [sys.executable, "-P", "-m", "ui", "--socket", str(socket), "--api", studio.url],
-        environment={"SAESTUDIO_TOKEN": studio.access.grant(DASHBOARD)},
+        environment={"SAESTUDIO_TOKEN": studio.access.grant(DASHBOARD, deputy=True)},
         socket=socket,
         log=studio.settings.data_dir / "dashboard.log",
     )

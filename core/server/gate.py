@@ -16,6 +16,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from events.wire import ACTOR_HEADER
+
 from . import problems
 from .access import COOKIE, Access, is_loopback, peer_uid, user_actor
 
@@ -65,6 +67,9 @@ class Gate:
                 scope, receive, send, 403, f"Requests from pages of {headers['origin']} are not let in (Origin)."
             )
             return
+        if ACTOR_HEADER in headers and self._vouched(headers) is None:
+            await _refuse(scope, receive, send, 403, f"{ACTOR_HEADER} is for the dashboard, which did not send this.")
+            return
         code = _code(scope)
         if code is not None and scope["type"] == "http" and (session := self._access.redeem(code)) is not None:
             await _begin_session(scope, headers, session)(scope, receive, send)
@@ -82,9 +87,15 @@ class Gate:
         scope.setdefault("state", {})["actor"] = actor
         await self._app(scope, receive, send)
 
+    def _vouched(self, headers: Headers) -> str | None:
+        token = _bearer(headers)
+        return None if token is None else self._access.vouched(token, headers[ACTOR_HEADER])
+
     def _by_credentials(self, headers: Headers) -> str | None:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and (actor := self._access.bearer(token.strip())) is not None:
+        if ACTOR_HEADER in headers:
+            return self._vouched(headers)
+        token = _bearer(headers)
+        if token is not None and (actor := self._access.bearer(token)) is not None:
             return actor
         for name, value in _cookies(headers).items():
             # Browsers share cookies between the ports of a host: any of ours may be the right one.
@@ -133,6 +144,11 @@ def _host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0].lower()
+
+
+def _bearer(headers: Headers) -> str | None:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _cookies(headers: Headers) -> dict[str, str]:

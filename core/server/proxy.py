@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Origin, Subprotocol
+
+from events.wire import ACTOR_HEADER
 
 _logger = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ _NOT_PASSED = frozenset(
         "transfer-encoding",
         "upgrade",
         "authorization",
+        ACTOR_HEADER.lower(),
     }
 )
 _HANDSHAKE = ("sec-websocket-", "origin", "content-length")
@@ -44,12 +47,18 @@ _RESTART = 1012
 class Proxy:
     """An ASGI application that answers with what the child behind `socket` answers.
 
-    While nobody listens there, `away` makes the answer; sockets are refused or closed with 1012, so that a page
-    comes back by itself.
+    `own` gives the headers that we add for the child, by the request's scope. While nobody listens there, `away` makes
+    the answer; sockets are refused or closed with 1012, so that a page comes back by itself.
     """
 
-    def __init__(self, socket: Path, away: Callable[[], Response]) -> None:
+    def __init__(
+        self,
+        socket: Path,
+        away: Callable[[], Response],
+        own: Callable[[Scope], Mapping[str, str]] = lambda scope: {},
+    ) -> None:
         self._socket = socket
+        self._own = own
         self._away = away
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(socket), limits=httpx.Limits(max_connections=None)),
@@ -69,7 +78,7 @@ class Proxy:
 
     async def _http(self, request: Request) -> Response:
         target = httpx.URL("http://child", raw_path=_target(request.scope))
-        headers = _passed(request.headers)
+        headers = [*_passed(request.headers), *self._own(request.scope).items()]
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
         upstream = self._client.build_request(
             request.method, target, headers=headers, content=request.stream() if has_body else None
@@ -88,6 +97,7 @@ class Proxy:
 
     async def _websocket(self, socket: WebSocket) -> None:
         headers = [(name, value) for name, value in _passed(socket.headers) if not name.startswith(_HANDSHAKE)]
+        headers += self._own(socket.scope).items()
         origin = socket.headers.get("origin")
         try:
             child = await unix_connect(

@@ -7,7 +7,7 @@ from typing import Any
 from folded_log import CONFIG, Log, step
 
 from events.catalog import DatasetRegistered, ModelRegistered
-from events.control import PauseRequested, TrainingCreated, TrainingDeleted
+from events.control import PauseRequested, TrainingCreated, TrainingDeleted, TrainingRenamed
 from events.template import (
     TemplateDeleted,
     TemplateEdited,
@@ -20,6 +20,7 @@ from events.training import CheckpointDeleted, CheckpointSaved, EvaluationMade, 
 from projections import activity, catalog, checkpoints, evaluations, templates
 
 T = "training-one"
+DATASET = DatasetRegistered(dataset_id="stdlib", source="/usr/lib", format="text", pattern="*.py")
 
 
 def saved(step: int, **more: Any) -> tuple[str, CheckpointSaved]:
@@ -113,11 +114,10 @@ def test_the_catalogue_has_the_newest_registration_of_everything(log: Log) -> No
             model_id=id, source=id, hidden_dim=8, layers=layers, hooks=("mlp_out",), context_size=16
         )
 
-    dataset = DatasetRegistered(dataset_id="stdlib", source="/usr/lib", format="text", pattern="*.py")
-    log.append(model("b", 1), model("a", 2), ("catalog", dataset))
+    log.append(model("b", 1), model("a", 2), ("catalog", DATASET))
     log.append(model("b", 3))
     assert [(each.model_id, each.layers) for each in catalog.models(log.con)] == [("a", 2), ("b", 3)]
-    assert catalog.datasets(log.con) == [dataset]
+    assert catalog.datasets(log.con) == [DATASET]
 
 
 def test_activity_tells_who_did_what(log: Log) -> None:
@@ -132,3 +132,20 @@ def test_activity_tells_who_did_what(log: Log) -> None:
     assert (rows[2].data["name"], rows[2].timestamp) == ("first", 1_000)
     assert [row.position for row in activity.list_(log.con, training="one", limit=1)] == [3]
     assert [row.position for row in activity.list_(log.con, before=4)] == [3, 1]
+
+
+def test_activity_names_what_it_is_about_as_it_is_called_by_now(log: Log) -> None:
+    log.append(("template-a", TemplateSaved(name="wide", config=CONFIG)))
+    log.append(("control-one", TrainingCreated(name="first", template_id="a")), ("template-a", TemplateDeleted()))
+    log.append(("control-one", TrainingRenamed(name="later")), ("template-a", TemplateRenamed(name="Wider")))
+    log.append(("control-two", TrainingCreated(name="other", template_id="gone")), ("catalog", DATASET))
+    rows = activity.list_(log.con)[::-1]
+    assert [(row.training, row.training_name, row.template, row.template_name) for row in rows] == [
+        (None, None, "a", "Wider"),
+        ("one", "later", "a", "Wider"),
+        (None, None, "a", "Wider"),
+        ("one", "later", None, None),
+        (None, None, "a", "Wider"),
+        ("two", "other", "gone", None),
+        (None, None, None, None),
+    ]

@@ -170,6 +170,13 @@ async def list_evaluations(call: Call) -> answers.Evaluations:
     return answers.Evaluations(data=rows, position=position)
 
 
+async def list_everything_done(call: Call) -> answers.Activity:
+    """Who did what: with trainings, templates, the catalogue and the server, the newest first."""
+    query = call.query(ActivityQuery)
+    rows, position = await call.studio.snapshot(lambda con: activity.list_(con, limit=query.limit, before=query.before))
+    return answers.Activity(data=rows, position=position)
+
+
 async def list_activity(call: Call) -> answers.Activity:
     """Who did what with the training, the newest first."""
     query = call.query(ActivityQuery)

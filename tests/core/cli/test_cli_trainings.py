@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import subprocess
 import threading
 
+import httpx
 import pytest
 from cli_harness import Cli
 
 from events.control import PauseRequested
-from events.training import TrainingFailed, TrainingPaused, TrainingResumed
+from events.training import TrainingFailed, TrainingPaused, TrainingResumed, TrainingStopped
 
 
 def test_ls_show_and_logs_say_what_the_log_says(served: Cli) -> None:
@@ -164,6 +167,22 @@ def test_rebuild_and_verify_work_through_the_server(served: Cli) -> None:
         assert verified.status == 0, verified.err
         assert verified.json()["matches"]
         assert len(verified.json()["verified"]) >= 5
+
+
+def test_a_command_acts_as_the_user_who_typed_it(served: Cli) -> None:
+    me = f"user:{pwd.getpwuid(os.geteuid()).pw_name}"
+    with served.training() as training:
+        training.step(1)
+        for command in ("checkpoint", "stop"):
+            assert served(command, training.id).status == 0
+        done = httpx.get(
+            f"{served('status', '--json').json()['url']}/api/v1/trainings/{training.id}/activity", trust_env=False
+        ).json()["data"]
+        assert [(row["actor"], row["type"]) for row in done[:2]] == [
+            (me, "StopRequested"),
+            (me, "CheckpointRequested"),
+        ]
+        training.emit(TrainingStopped(step=1))
 
 
 def test_a_control_event_is_what_the_command_recorded(served: Cli) -> None:

@@ -113,6 +113,20 @@ class Client:
             stop()
 
 
+async def page(client: Client) -> str:
+    """The dashboard's page, once there is one."""
+    async with asyncio.timeout(30):
+        while True:
+            answer = await client.http.get("/")
+            if answer.status_code == 200:
+                return answer.text
+            assert answer.status_code == 503
+            # The page that says so brings itself back.
+            assert int(answer.headers["refresh"]) >= 1
+            assert "comes back by itself" in answer.text
+            await asyncio.sleep(0.05)
+
+
 def there(path: str | Path) -> bool:
     return Path(path).exists()
 

@@ -6,55 +6,23 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from server_harness import Client, serving, there
+from server_harness import Client, page, serving, there
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from core.server import app
-from core.server.child import Child, runtime_folder
-from core.server.studio import Studio
+from core.server.child import runtime_folder
 
-FAKE = Path(__file__).with_name("fake_dashboard.py")
-
-
-@pytest.fixture(autouse=True)
-def fake_dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server starts `fake_dashboard.py` with the arguments that it has for the real one."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    made = app._dashboard
-
-    def fake(studio: Studio) -> Child:
-        child = made(studio)
-        assert child._command[:4] == [sys.executable, "-P", "-m", "ui"]
-        child._command = [sys.executable, str(FAKE), *child._command[4:]]
-        return child
-
-    monkeypatch.setattr(app, "_dashboard", fake)
+pytestmark = pytest.mark.usefixtures("fake_dashboard")
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
+async def client(tmp_path: Path, fake_dashboard: None) -> AsyncIterator[Client]:
     async with serving(tmp_path / "data", ui=True) as found:
         yield found
-
-
-async def page(client: Client) -> str:
-    """The dashboard's page, once there is one."""
-    async with asyncio.timeout(30):
-        while True:
-            answer = await client.http.get("/")
-            if answer.status_code == 200:
-                return answer.text
-            assert answer.status_code == 503
-            # The page that says so brings itself back.
-            assert int(answer.headers["refresh"]) >= 1
-            assert "comes back by itself" in answer.text
-            await asyncio.sleep(0.05)
 
 
 async def until(condition: Callable[[], bool]) -> None:
