@@ -25,6 +25,14 @@ def short(value: float | None) -> str:
     return f"{value:.3g}"
 
 
+def size(value: float | None) -> str:
+    """A number of bytes in three digits: 512 B, 74.2 MB."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    number = short(value)
+    return f"{number}B" if number[-1:].isalpha() else f"{number} B"
+
+
 def metric(value: float | None) -> str:
     """A metric in about three digits: 0.212, 64.0, 1,234, 1.2e-5."""
     if value is None or not math.isfinite(value):

@@ -1,0 +1,119 @@
+"""The fields of a configuration as people meet them, from what `TrainingConfig` says of itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, get_args
+
+import msgspec
+from msgspec import inspect
+
+from events.training import TrainingConfig
+
+Kind = Literal["text", "number", "switch", "choice", "choices", "numbers", "names"]
+"""How a field is entered: `switch` is a boolean, `choice` one of its options, `choices` some of them, `numbers` and
+`names` lists of any length."""
+
+GROUPS = {
+    "data": "Data",
+    "architecture": "Autoencoder",
+    "sparsity": "Sparsity",
+    "training": "Training",
+    "run": "Run",
+}
+"""The groups that fields name, in the order in which they are shown, each with its title."""
+
+
+class Field(msgspec.Struct, frozen=True, kw_only=True):
+    """One field. `default` says in words what is taken where it is empty, `only` which architectures it is for."""
+
+    name: str
+    label: str
+    help: str
+    unit: str
+    default: str
+    group: str
+    advanced: bool
+    kind: Kind
+    only: tuple[str, ...] | None
+    options: tuple[str, ...] = ()
+    whole: bool = False
+    """Whether its numbers are whole."""
+
+    def applies_to(self, architecture: str) -> bool:
+        """Whether an SAE of this architecture has any use for the field."""
+        return self.only is None or architecture in self.only
+
+
+def label(name: str) -> str:
+    """A field's name as a label: `learning_rate` → Learning rate, `target_l0` → Target L0."""
+    words = re.sub(r"\bl(\d)\b", r"L\1", name.replace("_", " "))
+    return words if len(words) == 1 else words[0].upper() + words[1:]
+
+
+def plain(config: TrainingConfig) -> dict[str, Any]:
+    """The fields that a configuration sets, as JSON holds them."""
+    values = msgspec.json.decode(msgspec.json.encode(config))
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def number(value: float) -> str:
+    """A number as it can be typed: 50000, 0.00027, 1e-7."""
+    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15):
+        return str(int(value))
+    if abs(value) >= 1e-6:
+        return f"{value:.12f}".rstrip("0") if abs(value) < 1 else repr(value)
+    return re.sub(r"e-0", "e-", repr(value))
+
+
+def _field(field: msgspec.structs.FieldInfo) -> Field:
+    about = next(one for one in get_args(field.type)[1:] if isinstance(one, msgspec.Meta) and one.description)
+    extra = about.extra or {}
+    kind, options, whole = _kind(inspect.type_info(field.type))
+    default = extra.get("default") or ""
+    if not default and field.default not in (msgspec.NODEFAULT, None, "", ()):
+        default = ("on" if field.default else "off") if isinstance(field.default, bool) else str(field.default)
+    return Field(
+        name=field.name,
+        label=label(field.name),
+        help=about.description or "",
+        unit=extra.get("unit") or "",
+        default=default,
+        group=extra["group"],
+        advanced=extra["advanced"],
+        kind=kind,
+        only=extra.get("only"),
+        options=options,
+        whole=whole,
+    )
+
+
+def _kind(info: inspect.Type) -> tuple[Kind, tuple[str, ...], bool]:
+    match info:
+        case inspect.Metadata(type=inner):
+            return _kind(inner)
+        case inspect.UnionType(types=types):
+            kind, options, whole = _kind(next(one for one in types if not isinstance(one, inspect.NoneType)))
+            # A boolean with a third state, the default, is a choice.
+            return ("choice", ("true", "false"), False) if kind == "switch" else (kind, options, whole)
+        case inspect.BoolType():
+            return "switch", (), False
+        case inspect.LiteralType(values=values):
+            return "choice", tuple(map(str, values)), False
+        case inspect.IntType():
+            return "number", (), True
+        case inspect.FloatType():
+            return "number", (), False
+        case inspect.VarTupleType(item_type=item):
+            kind, options, whole = _kind(item)
+            if kind == "choice":
+                return "choices", options, False
+            return ("numbers" if kind == "number" else "names"), (), whole
+        case _:
+            return "text", (), False
+
+
+FIELDS: tuple[Field, ...] = tuple(map(_field, msgspec.structs.fields(TrainingConfig)))
+"""Every field, in the configuration's own order."""
+
+BY_NAME: dict[str, Field] = {field.name: field for field in FIELDS}
