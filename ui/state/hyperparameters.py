@@ -85,7 +85,7 @@ def _shown(field: Field, config: TrainingConfig, differs: bool) -> dict[str, Any
     return {
         "name": field.name,
         "label": field.label,
-        "value": field.default or "default" if value is None else _words(value),
+        "value": field.default or "not set" if value is None else _words(value),
         "unit": "" if value is None else field.unit,
         "set": value is not None,
         "differs": differs,
