@@ -70,6 +70,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: int | None = None
     ended_at: int | None = None
     actor: str | None = None
+    retry_of: str | None = None
     loss: float | None = None
     l0: float | None = None
     fvu: float | None = None
@@ -103,6 +104,58 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     logger: str
     message: str
     position: int = 0
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint on disk: `path` on `host`, `size` in bytes, `timestamp` in µs since 1970."""
+
+    step: int
+    timestamp: int
+    path: str
+    size: int
+    host: str = ""
+    reason: str = ""
+    loss: float | None = None
+    fvu: float | None = None
+
+
+class CheckpointPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A training's checkpoints, the newest step first, and the position that they are true at."""
+
+    data: tuple[Checkpoint, ...]
+    position: int
+
+
+class Deed(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that `actor` caused; `data` holds its fields, `timestamp` is in µs since 1970."""
+
+    position: int
+    timestamp: int
+    type: str
+    actor: str | None = None
+    data: dict[str, Any] = {}
+
+
+class ActivityPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Who did what, the newest first, and the position that this is true at."""
+
+    data: tuple[Deed, ...]
+    position: int
+
+
+class Deleted(msgspec.Struct, frozen=True, kw_only=True):
+    """A training was deleted; `removed` are the paths that went with it, `bytes_freed` their size."""
+
+    removed: tuple[str, ...] = ()
+    bytes_freed: int = 0
+
+
+class _Retried(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+
+
+class _Completed(msgspec.Struct, frozen=True, kw_only=True):
+    config: TrainingConfig | None = None
 
 
 class TrainingPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -289,6 +342,42 @@ class Gateway:
             query["q"] = q
         page = await self._get(f"trainings/{quote(training_id, safe='')}/logs", LogPage, query)
         return LogPage(data=page.data[::-1], position=page.position)
+
+    async def checkpoints(self, training_id: str) -> CheckpointPage:
+        """The training's checkpoints, the newest step first."""
+        return await self._get(f"trainings/{quote(training_id, safe='')}/checkpoints", CheckpointPage)
+
+    async def delete_checkpoint(self, training_id: str, step: int) -> None:
+        """Remove a checkpoint's files."""
+        await self._send("DELETE", f"trainings/{quote(training_id, safe='')}/checkpoints/{step}")
+
+    async def activity(self, training_id: str, *, limit: int = 50, before: int | None = None) -> ActivityPage:
+        """The newest of what was done with the training (before a position), the newest first."""
+        query = {"limit": limit} if before is None else {"limit": limit, "before": before}
+        return await self._get(f"trainings/{quote(training_id, safe='')}/activity", ActivityPage, query)
+
+    async def completed(self, config: dict[str, Any]) -> TrainingConfig | None:
+        """A configuration with its defaults filled in; None where something is wrong with it."""
+        response = await self._send("POST", "trainings/check", json={"config": config})
+        return self._decode(response, _Completed).config
+
+    async def retry_training(self, training: Training, *, name: str, key: str) -> str:
+        """Start a new training with the configuration of `training`, linked to it; its id.
+
+        With the same `key` a repeated request creates nothing more.
+        """
+        config = msgspec.json.decode(msgspec.json.encode(training.config))
+        body = {"config": config, "name": name, "retry_of": training.id}
+        response = await self._send("POST", "trainings", json=body, headers={"Idempotency-Key": key})
+        return self._decode(response, _Retried).id
+
+    async def rename_training(self, training_id: str, name: str) -> None:
+        """Give the training another name."""
+        await self._send("PATCH", f"trainings/{quote(training_id, safe='')}", json={"name": name})
+
+    async def delete_training(self, training_id: str) -> Deleted:
+        """Hide a training that is not at work and remove its checkpoints."""
+        return self._decode(await self._send("DELETE", f"trainings/{quote(training_id, safe='')}"), Deleted)
 
     async def control(self, training_id: str, action: str) -> int:
         """Ask for `pause`, `resume`, `stop` or `checkpoint`; the position at which the wish was recorded."""

@@ -22,10 +22,18 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from events.codec import encode
-from events.control import TrainingCreated
+from events.control import TrainingCreated, TrainingDeleted, TrainingRenamed
 from events.event import Event, event_type
 from events.log import LogWritten
-from events.training import Sae, StepTrained, TrainingConfig, TrainingResumed, TrainingStarted
+from events.training import (
+    CheckpointDeleted,
+    CheckpointSaved,
+    Sae,
+    StepTrained,
+    TrainingConfig,
+    TrainingResumed,
+    TrainingStarted,
+)
 from events.wire import CLOSE_OTHER_LOG, CaughtUp, Events, RawRecorded, Subscribed
 
 CONFIG = TrainingConfig(
@@ -67,7 +75,7 @@ class Studio:
     """The log, the answers made from it, and what goes wrong.
 
     `fail` maps a word in a path to the sentence that requests of such paths are refused with; `refuse` is the reason
-    with which the next command is refused.
+    with which the next command is refused. `defaults` are the fields that a configuration lacks when it is checked.
     """
 
     def __init__(self) -> None:
@@ -77,6 +85,8 @@ class Studio:
         self.versions: dict[str, int] = {}
         self.fail: dict[str, str] = {}
         self.refuse: str | None = None
+        self.defaults: dict[str, Any] = {}
+        self.created: list[dict[str, Any]] = []
         self.controls: list[tuple[str, str]] = []
         self.requests: list[str] = []
         self.log_id = "log-1"
@@ -113,11 +123,11 @@ class Studio:
         with self.lock:
             self.trainings[training_id].update(fields, updated_at=int(time.time() * 1e6))
 
-    def emit(self, training_id: str, *events: Event, stream: str = "training") -> None:
+    def emit(self, training_id: str, *events: Event, stream: str = "training", actor: str | None = None) -> None:
         """Append events of a training."""
         with self.lock:
             for event in events:
-                self._append(f"{stream}-{training_id}", event)
+                self._append(f"{stream}-{training_id}", event, actor)
                 row = self.trainings[training_id]
                 if isinstance(event, StepTrained):
                     row.update(
@@ -150,7 +160,13 @@ class Studio:
     def head(self) -> int:
         return len(self.events)
 
-    def _append(self, stream: str, event: Event) -> None:
+    def save_checkpoint(self, training_id: str, step: int, *, reason: Any = "interval") -> None:
+        """A checkpoint is whole on disk."""
+        path = f"/data/{training_id}/{step}"
+        saved = CheckpointSaved(step=step, path=path, size=6_370_000, host="here", loss=0.25, fvu=0.22, reason=reason)
+        self.emit(training_id, saved)
+
+    def _append(self, stream: str, event: Event, actor: str | None = None) -> None:
         version = self.versions[stream] = self.versions.get(stream, 0) + 1
         now = int(time.time() * 1e6)
         self.events.append(
@@ -163,6 +179,7 @@ class Studio:
                     type=event_type(event),
                     occurred_at=now,
                     recorded_at=now,
+                    actor=actor,
                     data=msgspec.Raw(encode(event, "msgpack")),
                 ),
             )
@@ -202,7 +219,13 @@ class Studio:
             routes=[
                 Route("/healthz", self._healthz),
                 Route(f"{prefix}/trainings", self._trainings),
+                Route(f"{prefix}/trainings", self._create, methods=["POST"]),
+                Route(f"{prefix}/trainings/check", self._check, methods=["POST"]),
                 Route(f"{prefix}/trainings/{{id}}", self._training),
+                Route(f"{prefix}/trainings/{{id}}", self._change, methods=["PATCH", "DELETE"]),
+                Route(f"{prefix}/trainings/{{id}}/checkpoints", self._checkpoints),
+                Route(f"{prefix}/trainings/{{id}}/checkpoints/{{step}}", self._delete_checkpoint, methods=["DELETE"]),
+                Route(f"{prefix}/trainings/{{id}}/activity", self._activity),
                 Route(f"{prefix}/trainings/{{id}}/metrics", self._metrics),
                 Route(f"{prefix}/trainings/{{id}}/logs", self._logs),
                 Route(f"{prefix}/trainings/{{id}}/control", self._control, methods=["POST"]),
@@ -274,6 +297,84 @@ class Studio:
                 and raw.version < int(query.get("before", 1 << 60))
             ]
             return self._answer(request, {"data": lines[::-1][: int(query["limit"])], "position": self.head})
+
+    def _refused(self, request: Request) -> Response | None:
+        if self.refuse is None:
+            return None
+        reason, self.refuse = self.refuse, None
+        return self._answer(request, {"title": "Refused", "detail": reason}, 409)
+
+    async def _check(self, request: Request) -> Response:
+        asked = (await request.json())["config"]
+        return self._answer(request, {"problems": [], "warnings": [], "config": {**self.defaults, **asked}})
+
+    async def _create(self, request: Request) -> Response:
+        body = await request.json()
+        if refused := self._refused(request):
+            return refused
+        self.created.append(body)
+        config = msgspec.convert(body["config"], TrainingConfig)
+        one = self.create(f"retry{len(self.created):09}", name=body["name"], config=config, retry_of=body["retry_of"])
+        return self._answer(request, {"id": one, "position": self.head}, 201)
+
+    async def _change(self, request: Request) -> Response:
+        one = request.path_params["id"]
+        body = await request.json() if request.method == "PATCH" else None
+        if answer := self._missing(request) or self._refused(request):
+            return answer
+        if body is not None:
+            self.set(one, name=body["name"])
+            self.emit(one, TrainingRenamed(name=body["name"]), stream="control", actor="user:ada")
+            return self._answer(request, {**self.trainings[one], "position": self.head})
+        removed = tuple(row["path"] for row in self.checkpoints(one))
+        deleted = TrainingDeleted(removed=removed, bytes_freed=6_370_000 * len(removed))
+        self.emit(one, deleted, stream="control", actor="user:ada")
+        with self.lock:
+            del self.trainings[one]
+        return self._answer(request, {"removed": removed, "bytes_freed": deleted.bytes_freed, "position": self.head})
+
+    def checkpoints(self, training_id: str) -> list[dict[str, Any]]:
+        """The checkpoints that exist, the newest step first."""
+        found: dict[int, dict[str, Any]] = {}
+        for event, raw in self.events:
+            if not raw.stream.endswith(f"-{training_id}"):
+                continue
+            match event:
+                case CheckpointSaved():
+                    found[event.step] = {**msgspec.structs.asdict(event), "timestamp": raw.occurred_at}
+                case CheckpointDeleted(step=step):
+                    found.pop(step, None)
+                case _:
+                    pass
+        return [found[step] for step in sorted(found, reverse=True)]
+
+    async def _checkpoints(self, request: Request) -> Response:
+        with self.lock:
+            found = self.checkpoints(request.path_params["id"])
+            return self._missing(request) or self._answer(request, {"data": found, "position": self.head})
+
+    async def _delete_checkpoint(self, request: Request) -> Response:
+        if refused := self._refused(request):
+            return refused
+        deleted = CheckpointDeleted(step=int(request.path_params["step"]), reason="request")
+        self.emit(request.path_params["id"], deleted, stream="control", actor="user:ada")
+        return self._answer(request, {"position": self.head})
+
+    async def _activity(self, request: Request) -> Response:
+        with self.lock:
+            found = [
+                {
+                    "position": raw.position,
+                    "timestamp": raw.occurred_at,
+                    "actor": raw.actor,
+                    "type": raw.type,
+                    "data": msgspec.to_builtins(event),
+                }
+                for event, raw in reversed(self.events)
+                if raw.stream == f"control-{request.path_params['id']}"
+            ]
+            limit = int(request.query_params["limit"])
+            return self._missing(request) or self._answer(request, {"data": found[:limit], "position": self.head})
 
     async def _control(self, request: Request) -> Response:
         action = (await request.json())["action"]

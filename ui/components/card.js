@@ -3,11 +3,43 @@ export function render({model, view}) {
   const act = (message) => model.send_msg(message)
 
   const name = el("h1")
+  const pencil = el("button", {type: "button", class: "text pencil", title: "Rename", "aria-label": "Rename",
+    onclick: () => edit(true)}, "✎")
+  const typed = el("input", {type: "text", "aria-label": "Name", "aria-describedby": "problem", autocomplete: "off",
+    onkeydown: (event) => { if (event.key === "Escape") edit(false) }})
+  const save = el("button", {type: "submit", class: "main"}, "Save")
+  const problem = el("p", {class: "problem", id: "problem", role: "alert"})
+  const form = el("form", {class: "rename", hidden: true, onsubmit: (event) => {
+    event.preventDefault()
+    const wanted = typed.value.trim()
+    if (wanted === name.textContent) return edit(false)
+    setText(problem, "")
+    save.disabled = typed.readOnly = true
+    act({type: "rename", name: wanted})
+  }}, typed, save, el("button", {type: "button", onclick: () => edit(false)}, "Cancel"), problem)
+  const edit = (on) => {
+    form.hidden = !on
+    heading.hidden = on
+    setText(problem, "")
+    save.disabled = typed.readOnly = false
+    if (on) {
+      typed.value = name.textContent
+      typed.select()
+      typed.focus()
+    } else pencil.focus()
+  }
+  const heading = el("div", {class: "heading"}, name, pencil)
   const status = el("span", {class: "status quiet", "aria-live": "polite"})
   const chips = el("div", {class: "chips"})
   const buttons = el("div", {class: "buttons"})
   const refusal = el("div", {class: "notice warn", role: "alert", hidden: true}, el("span"),
     el("button", {type: "button", class: "text", onclick: () => act({type: "dismiss"})}, "Close"))
+  const deleting = el("div", {class: "notice bad", role: "alertdialog", "aria-label": "Delete this training", hidden: true,
+    onkeydown: (event) => { if (event.key === "Escape") act({type: "keep"}) }}, el("span"),
+    el("button", {type: "button", class: "danger", onclick: () => act({type: "delete"})}, "Delete for good"),
+    el("button", {type: "button", onclick: () => act({type: "keep"})}, "Keep it"))
+  const gone = el("div", {class: "notice plain", role: "status", hidden: true}, el("span"),
+    el("a", {class: "button", href: "./"}, "All trainings"))
   const alert = el("div", {class: "notice bad", hidden: true}, el("span"))
   const bar = el("div", {class: "bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": 0, "aria-valuemax": 100},
     el("i"))
@@ -18,11 +50,12 @@ export function render({model, view}) {
   const bones = el("div", {class: "bones", "aria-hidden": "true"},
     el("div", {class: "bone wide"}), el("div", {class: "bone"}), el("div", {class: "bone tall"}))
   const whole = el("div", {class: "whole", hidden: true},
-    el("div", {class: "top"}, el("div", {class: "title"}, name, status, chips), buttons),
-    refusal, alert, el("div", {class: "progress"}, bar, times), facts)
+    el("div", {class: "top"}, el("div", {class: "title"}, heading, form, status, chips), buttons),
+    refusal, deleting, alert, el("div", {class: "progress"}, bar, times), facts)
 
   const drawChips = part(chips, (list, node) => node.replaceChildren(
-    ...list.map(({label, title}) => el("span", {class: "chip", title: `${title}: ${label}`}, label))))
+    ...list.map(({label, title, href}) =>
+      el(href ? "a" : "span", {class: "chip", title: `${title}: ${label}`, href}, label))))
   const drawButtons = part(buttons, (list, node) => {
     const focused = view.shadow_el.activeElement?.dataset?.action
     node.replaceChildren(...list.map((button) => el("button", {
@@ -46,6 +79,8 @@ export function render({model, view}) {
     notice.hidden = !card.failed
     if (card.failed) setText(notice.firstChild, card.failed)
     bones.hidden = !card.loading
+    gone.hidden = !card.gone
+    setText(gone.firstChild, card.gone)
     whole.hidden = !card.name
     if (!card.name) return
     setText(name, card.name)
@@ -56,6 +91,12 @@ export function render({model, view}) {
     drawButtons(card.actions)
     refusal.hidden = !card.refusal
     setText(refusal.firstChild, card.refusal ?? "")
+    const asked = !deleting.hidden
+    deleting.hidden = !card.deleting
+    setText(deleting.firstChild, card.deleting)
+    // Whoever asked is led to the question, and from its answer back to where they were.
+    if (card.deleting && !asked) deleting.lastChild.focus()
+    if (!card.deleting && asked) buttons.querySelector('[data-action="delete"]')?.focus()
     alert.hidden = !card.alert
     if (card.alert) {
       setClass(alert, `notice ${card.alert.tone}`)
@@ -67,8 +108,14 @@ export function render({model, view}) {
     bar.setAttribute("aria-valuenow", Math.floor((card.done ?? 0) * 100))
     setText(times, card.times.join(" · "))
     drawFacts(card.facts)
+  }, renamed: ({problem: why}) => {
+    if (form.hidden) return
+    if (!why) return edit(false)
+    save.disabled = typed.readOnly = false
+    setText(problem, why)
+    typed.focus()
   }})
   return el("div", {class: "page"},
     el("nav", {}, el("a", {href: "./"}, "← Trainings")),
-    el("section", {class: "surface", "aria-label": "Training"}, notice, bones, whole))
+    el("section", {class: "surface", "aria-label": "Training"}, notice, gone, bones, whole))
 }

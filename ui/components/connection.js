@@ -1,4 +1,40 @@
 // Whether what is seen is live. Two links can break: the API's (Python says so) and the page's own (found out here).
+
+// The page scrolls in an element of the shell, which no browser puts back in its place when it loads the page anew.
+const scroller = () => {
+  for (const root of Bokeh.index.roots) {
+    const found = root.shadow_el?.querySelector(".main-content")
+    if (found) return found
+  }
+  return null
+}
+
+function keepPlace() {
+  addEventListener("pagehide", () => {
+    const top = scroller()?.scrollTop
+    if (top != null) remember("place", JSON.stringify({url: location.search, top}))
+  })
+  const kept = JSON.parse(recall("place") ?? "null")
+  if (!kept?.top || kept.url !== location.search) return
+  // What belongs there comes bit by bit: try until the page is long enough, or until somebody scrolls it.
+  const over = new AbortController()
+  for (const sign of ["wheel", "touchmove", "pointerdown", "keydown", "popstate"]) {
+    addEventListener(sign, () => over.abort(), {signal: over.signal, passive: true, capture: true})
+  }
+  const until = performance.now() + 15000
+  const put = () => {
+    if (over.signal.aborted) return
+    const box = scroller()
+    if (box && box.scrollHeight - box.clientHeight >= kept.top) {
+      box.scrollTop = kept.top
+      return over.abort()
+    }
+    if (performance.now() < until) requestAnimationFrame(put)
+    else over.abort()
+  }
+  put()
+}
+
 export function render({model, view}) {
   const chip = el("span", {class: "status quiet", role: "status"}, "connecting…")
   const banner = el("div", {class: "banner", role: "alert", hidden: true})
@@ -30,6 +66,7 @@ export function render({model, view}) {
   }
   if (!view.studio_watching) {
     view.studio_watching = true
+    keepPlace()
     view.model.document.on_event("connection_lost", () => view.studio_lose())
   }
   view.studio_lose = lose

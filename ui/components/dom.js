@@ -45,3 +45,53 @@ function clock(us, withDate) {
   return (withDate ? day : "")
     + `${pad(time.getHours())}:${pad(time.getMinutes())}:${pad(time.getSeconds())}.${pad(time.getMilliseconds(), 3)}`
 }
+
+// What this tab remembers of a page over a reload. Without storage (a private window may have none) it forgets.
+function recall(key) {
+  try {
+    return sessionStorage.getItem(`saestudio:${key}`)
+  } catch {
+    return null
+  }
+}
+
+function remember(key, value) {
+  try {
+    sessionStorage.setItem(`saestudio:${key}`, value)
+  } catch {
+    // Forgotten: the page is as it is for who comes first.
+  }
+}
+
+// Away from localhost a page without TLS has no clipboard; what is selected in a field can still be copied.
+async function toClipboard(text) {
+  try {
+    await navigator.clipboard.writeText(text)
+    return true
+  } catch {
+    const field = el("textarea", {"aria-hidden": "true", style: "position: fixed; opacity: 0"})
+    field.value = text
+    document.body.append(field)
+    field.select()
+    const copied = document.execCommand("copy")
+    field.remove()
+    return copied
+  }
+}
+
+// A button that copies what `text()` gives and says in its own place, for a moment, what became of it.
+function copyButton(label, text, attributes = {}) {
+  let back = null
+  const said = el("span", {role: "status"}, label)
+  const button = el("button", {type: "button", ...attributes, onmousedown: (event) => event.preventDefault(),
+    onclick: async () => {
+      const {content, done = "Copied"} = text()
+      button.style.minWidth = `${button.offsetWidth}px`
+      const copied = await toClipboard(content)
+      button.focus()
+      setText(said, copied ? done : "Not copied")
+      clearTimeout(back)
+      back = setTimeout(() => setText(said, label), 2000)
+    }}, said)
+  return button
+}

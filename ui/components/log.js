@@ -12,8 +12,14 @@ export function render({model, view}) {
   let asked = false
   let follow = true
   let begun = null
+  let recalled = false
+  let place = ""
 
-  const toggle = el("button", {type: "button", class: "text", onclick: () => act({type: "toggle"})})
+  const toggle = el("button", {type: "button", class: "text", onclick: () => {
+    const open = toggle.getAttribute("aria-expanded") !== "true"
+    remember(place, open ? "open" : "closed")
+    act({type: "toggle", open})
+  }})
   let typing = null
   const search = el("input", {
     type: "search", placeholder: "Search the whole log", "aria-label": "Search the log", maxlength: 200,
@@ -28,7 +34,12 @@ export function render({model, view}) {
     follow = followBox.checked
     if (follow) toEnd()
   }})
-  const tools = el("div", {class: "tools"}, search, level, el("label", {class: "follow"}, followBox, "Follow"))
+  const copy = copyButton("Copy", () => {
+    const {content, lines} = selected() ?? {content: rows.map(plain).join("\n"), lines: rows.length}
+    return {content, done: `Copied ${lines.toLocaleString("en")} line${lines === 1 ? "" : "s"}`}
+  }, {title: "Copy the selected lines, or all that are loaded"})
+  const download = el("a", {class: "button", download: true, title: "Download the whole log as text"}, "Download")
+  const tools = el("div", {class: "tools"}, search, level, el("label", {class: "follow"}, followBox, "Follow"), copy, download)
 
   const canvas = el("div", {class: "canvas"})
   const scroller = el("div", {class: "scroller", tabindex: "0", role: "log", "aria-label": "Log lines"}, canvas)
@@ -53,6 +64,27 @@ export function render({model, view}) {
     first: index === 0,
   }))
 
+  const plain = (row) => row.first ? `${row.date} ${row.level} ${row.logger}: ${row.text}` : row.text
+
+  // The lines that a selection touches, whole; within one line what is selected of it. Null where nothing is.
+  const selected = () => {
+    const selection = view.shadow_el.getSelection?.() ?? document.getSelection()
+    if (!selection?.rangeCount || selection.isCollapsed) return null
+    const range = selection.getRangeAt(0)
+    const touched = rows.filter((row) => nodes.has(row) && range.intersectsNode(nodes.get(row)))
+    if (!touched.length) return null
+    const part = range.toString()
+    return {content: touched.length === 1 && part ? part : touched.map(plain).join("\n"), lines: touched.length}
+  }
+
+  const drawLine = (row) => el("div", {
+    class: `line at-${row.level.toLowerCase()}`, "data-version": row.version, "data-first": row.first,
+    title: `${row.date} ${row.level} ${row.logger}`,
+  }, el("span", {class: "time"}, row.time), el("span", {class: "level"}, row.first ? row.level : ""),
+  el("span", {class: "text"}, row.text))
+
+  // A line that stays in sight keeps its element: a selection would be lost with it.
+  const nodes = new Map()
   let drawn = ""
   function draw() {
     const from = Math.max(0, Math.floor(scroller.scrollTop / ROW) - 10)
@@ -61,15 +93,21 @@ export function render({model, view}) {
     if (now === drawn) return
     drawn = now
     canvas.style.height = `${rows.length * ROW}px`
-    canvas.replaceChildren(...rows.slice(from, to).map((row, index) => {
-      const line = el("div", {
-        class: `line at-${row.level.toLowerCase()}`, "data-version": row.version, "data-first": row.first,
-        title: `${row.date} ${row.level} ${row.logger}`,
-      }, el("span", {class: "time"}, row.time), el("span", {class: "level"}, row.first ? row.level : ""),
-      el("span", {class: "text"}, row.text))
-      line.style.top = `${(from + index) * ROW}px`
-      return line
-    }))
+    const inSight = rows.slice(from, to)
+    const staying = new Set(inSight)
+    for (const [row, node] of nodes) {
+      if (staying.has(row)) continue
+      node.remove()
+      nodes.delete(row)
+    }
+    let next = canvas.firstChild
+    inSight.forEach((row, index) => {
+      if (!nodes.has(row)) nodes.set(row, drawLine(row))
+      const node = nodes.get(row)
+      node.style.top = `${(from + index) * ROW}px`
+      if (node === next) next = next.nextSibling
+      else canvas.insertBefore(node, next)
+    })
   }
 
   function take({mode, lines, more: older}) {
@@ -119,6 +157,8 @@ export function render({model, view}) {
   setFollow(true)
   listen(model, view, {
     show: ({view: log}) => {
+      place = `${log.place}:log`
+      download.setAttribute("href", log.download)
       setText(toggle, log.open ? "Hide" : "Show log")
       toggle.setAttribute("aria-expanded", String(log.open))
       body.hidden = !log.open
@@ -131,6 +171,10 @@ export function render({model, view}) {
       notice.hidden = !log.failed
       setText(notice.firstChild, log.failed)
       // Drawn anew after the lines were sent: they went to the drawing before.
+      if (!recalled) {
+        recalled = true
+        if (log.open && recall(place) === "closed") return act({type: "toggle", open: false})
+      }
       if (log.beginning !== null && log.beginning !== begun) act({type: "drawn"})
     },
     lines: (message) => {

@@ -11,9 +11,10 @@ from .component import Component, script, style
 
 class Log(Component):
     """Log lines with search, level and follow; lines are sent as messages and kept in the browser.
+    Whether it is open is remembered by the tab, under the view's `place`.
 
-    Actions: `toggle`, `search` (`q`), `level` (`level`), `older` (`before`: a version), `retry`, and `drawn` when the
-    browser has drawn the component anew and lacks the lines of the view.
+    Actions: `toggle` (`open`), `search` (`q`), `level` (`level`), `older` (`before`: a version), `retry`, and `drawn`
+    when the browser has drawn the component anew and lacks the lines of the view.
     """
 
     _esm = script("log.js")

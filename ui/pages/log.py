@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from events.event import Recorded
 from events.log import LogWritten
@@ -123,10 +124,18 @@ class LogSection:
         looked_for = self._q.lower()
         return not looked_for or looked_for in line.message.lower() or looked_for in line.logger.lower()
 
+    def _download(self) -> str:
+        """Where the whole log is as text, with what is looked for now."""
+        query = {"format": "text", "level": self._level, "q": self._q}
+        wanted = urlencode({name: value for name, value in query.items() if value})
+        return f"api/v1/trainings/{quote(self._id, safe='')}/logs?{wanted}"
+
     def _show(self) -> None:
         self.root.present(
             {
+                "place": self._id,
                 "open": self._open,
+                "download": self._download(),
                 "level": self._level,
                 "q": self._q,
                 "note": self._note,
@@ -137,7 +146,7 @@ class LogSection:
 
     def _act(self, kind: str, message: dict[str, Any]) -> None:
         match kind:
-            case "toggle":
+            case "toggle" if bool(message.get("open")) != self._open:
                 self._open = not self._open
                 self._failed = ""
                 if self._open:

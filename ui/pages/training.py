@@ -1,16 +1,23 @@
-"""A training's page: its card, its live metrics, its log."""
+"""A training's page: its card, its live metrics, its log, and what is folded away below them."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Coroutine
 from typing import Any
+from urllib.parse import quote
+
+from events.control import TrainingDeleted
 
 from ..components.card import Card
 from ..feed import Cursor
 from ..gateway import ApiAway, ApiError, ApiRefused, Training
 from ..session import Refresh, Session
-from ..state.trainings import LiveTraining, card
+from ..state.checkpoints import what_deleting_removes, what_was_deleted
+from ..state.trainings import LiveTraining, card, retry_name
 from .log import LogSection
 from .metrics import MetricsSection
+from .sections import ActivitySection, CheckpointsSection, HyperparametersSection
 
 _NOT_FOUND = 404
 
@@ -29,19 +36,32 @@ class TrainingPage:
         self._failed = ""
         self._refusal = ""
         self._sending = False
+        self._deleting = ""
+        self._gone = ""
+        self._over = False
+        self._retry_key = secrets.token_hex(16)
         self._card = Card(sizing_mode="stretch_width")
         self._card.on_action(self._act)
         self._metrics = MetricsSection(session, training_id)
         self._log = LogSection(session, training_id)
+        self._folded = (
+            HyperparametersSection(session, training_id),
+            CheckpointsSection(session, training_id),
+            ActivitySection(session, training_id),
+        )
+        # Nothing stands below a card that is still loading.
+        self._reveal(False)
 
     def body(self) -> list[Any]:
-        return [self._card, self._metrics.root, self._log.root]
+        return [self._card, self._metrics.root, self._log.root, *(section.root for section in self._folded)]
 
     def open(self) -> None:
         self._show()
         self._refresh.want(now=True)
 
     def push(self) -> None:
+        if self._gone:
+            return
         if self._live is None:
             if self._failed and self._session.feed.away is None:
                 self._refresh.want()
@@ -52,14 +72,23 @@ class TrainingPage:
             self._refresh.want()
         elif self._live.apply(events) or (self._failed and self._session.feed.away is None):
             self._refresh.want()
+        for recorded in events or ():
+            if isinstance(recorded.data, TrainingDeleted):
+                self._say_gone(len(recorded.data.removed), recorded.data.bytes_freed, recorded.actor)
+                return
         self._show()
         self._metrics.push()
         self._log.push()
+        for section in self._folded:
+            section.push(events)
 
     def close(self) -> None:
+        self._over = True
         self._refresh.stop()
         self._metrics.close()
         self._log.close()
+        for section in self._folded:
+            section.close()
 
     async def _ask(self) -> None:
         try:
@@ -77,33 +106,48 @@ class TrainingPage:
 
     def _fail(self, reason: str) -> None:
         self._failed = reason
-        if self._live is None:
-            self._metrics.root.visible = self._log.root.visible = False
+        self._show()
+
+    def _reveal(self, visible: bool) -> None:
+        for section in (self._metrics, self._log, *self._folded):
+            section.root.visible = visible
+
+    def _say_gone(self, removed: int, bytes_freed: int, actor: str | None) -> None:
+        self._gone = what_was_deleted(removed, bytes_freed, actor)
+        self.close()
+        self._reveal(False)
         self._show()
 
     def _take(self, training: Training, position: int) -> None:
+        if self._gone:
+            return
         before = self._live
         self._failed = ""
         if before is None:
             self._live = LiveTraining(training, position)
             self._cursor.position = position
-            self._session.name(training.name or training.id)
         else:
             if training.status != before.training.status:
-                self._refusal = ""
+                self._refusal = self._deleting = ""
             before.load(training, position)
+        self._session.name(training.name or training.id)
         self._metrics.training = training
-        self._metrics.root.visible = self._log.root.visible = True
+        for section in self._folded:
+            section.show(training)
+        self._reveal(True)
         self._show()
         if before is None:
             self._metrics.open()
             self._log.open()
 
     def _show(self) -> None:
+        if self._gone:
+            self._card.present({"gone": self._gone})
+            return
         shown: dict[str, Any] = {"failed": self._failed, "loading": self._live is None and not self._failed}
         if self._live is not None:
             shown |= card(self._live.training)
-            shown["refusal"] = self._refusal
+            shown |= {"refusal": self._refusal, "deleting": self._deleting}
             if self._sending:
                 shown["actions"] = [{**button, "enabled": False} for button in shown["actions"]]
         self._card.present(shown)
@@ -111,28 +155,83 @@ class TrainingPage:
     def _act(self, kind: str, message: dict[str, Any]) -> None:
         match kind:
             case "control":
-                self._sending = True
-                self._refusal = ""
+                self._begin(self._do(str(message.get("action", ""))))
+            case "rename":
+                self._session.spawn(self._rename(str(message.get("name", ""))))
+            case "delete":
+                self._begin(self._delete())
+            case "keep":
+                self._deleting = ""
                 self._show()
-                self._session.spawn(self._control(str(message.get("action", ""))))
             case "dismiss":
                 self._refusal = ""
                 self._show()
             case "retry":
                 self._refresh.want(now=True)
 
-    async def _control(self, action: str) -> None:
+    def _begin(self, request: Coroutine[Any, Any, None]) -> None:
+        self._sending = True
+        self._refusal = self._deleting = ""
+        self._show()
+        self._session.spawn(self._end(request))
+
+    async def _end(self, request: Coroutine[Any, Any, None]) -> None:
         refusal = ""
         try:
-            await self._session.gateway.control(self._id, action)
+            await request
         except ApiAway as error:
             refusal = f"Nothing was asked of the training: {error}"
         except ApiError as error:
             refusal = str(error)
         self._session.change(lambda: self._sent(refusal))
 
+    async def _do(self, action: str) -> None:
+        match action:
+            case "again":
+                await self._again()
+            case "delete":
+                await self._ask_to_delete()
+            case _:
+                await self._session.gateway.control(self._id, action)
+
+    async def _again(self) -> None:
+        assert self._live is not None
+        training = self._live.training
+        name = retry_name(training.name or training.id)
+        new = await self._session.gateway.retry_training(training, name=name, key=self._retry_key)
+        self._session.change(lambda: self._session.go(f"?training={quote(new, safe='')}"))
+
+    async def _ask_to_delete(self) -> None:
+        assert self._live is not None
+        page = await self._session.gateway.checkpoints(self._id)
+        training = self._live.training
+        question = what_deleting_removes(training.name or training.id, page.data)
+        self._session.change(lambda: self._confirm(question))
+
+    def _confirm(self, question: str) -> None:
+        self._deleting = question
+        self._show()
+
+    async def _delete(self) -> None:
+        deleted = await self._session.gateway.delete_training(self._id)
+        self._session.change(lambda: self._say_gone(len(deleted.removed), deleted.bytes_freed, None))
+
+    async def _rename(self, name: str) -> None:
+        problem = ""
+        try:
+            await self._session.gateway.rename_training(self._id, name)
+        except ApiError as error:
+            problem = f"The name was not changed: {error}"
+        self._session.change(lambda: self._renamed(problem))
+
+    def _renamed(self, problem: str) -> None:
+        self._card.renamed(problem)
+        if not self._over:
+            self._refresh.want(now=True)
+
     def _sent(self, refusal: str) -> None:
         self._sending = False
         self._refusal = refusal
-        self._refresh.want(now=True)
-        self._show()
+        if not self._over:
+            self._refresh.want(now=True)
+            self._show()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -70,7 +72,13 @@ FILTERS: dict[str, tuple[str, ...]] = {
 _BEFORE_STEPS = ("queued", "starting", "resuming", "interrupted")
 _ENDED = ("stopped", "completed", "failed", "interrupted", "paused")
 _RESUMABLE = ("paused", "stopped", "failed", "interrupted")
+_RETRIABLE = ("stopped", "failed", "interrupted", "completed")
+_DELETABLE = ("queued", "paused", "stopped", "failed", "interrupted", "completed")
 _STOPPABLE = ("queued", "starting", "running", "pausing", "resuming", "paused")
+
+
+_NAME_LENGTH = 255
+"""The longest name that the API takes."""
 
 
 def sae_label(sae: Sae) -> str:
@@ -272,7 +280,18 @@ def actions(training: Training) -> list[dict[str, Any]]:
         button("stop", "Stopping…", "danger", enabled=False, busy=True)
     if status == "running":
         button("checkpoint", "Save checkpoint")
+    if status in _RETRIABLE and training.config is not None:
+        button("again", "Retry", "plain" if status in _RESUMABLE else "main")
+    if status in _DELETABLE:
+        button("delete", "Delete", "danger")
     return buttons
+
+
+def retry_name(name: str) -> str:
+    """The name of a training that repeats the one called `name`: run → run (retry) → run (retry 2)."""
+    said = re.fullmatch(r"(.*) \(retry(?: (\d+))?\)", name, re.DOTALL)
+    ending = f" (retry {int(said[2] or 1) + 1})" if said else " (retry)"
+    return (said[1] if said else name)[: _NAME_LENGTH - len(ending)] + ending
 
 
 def alert(training: Training) -> dict[str, str] | None:
@@ -302,7 +321,11 @@ def subject(training: Training) -> list[dict[str, str]]:
             "Hooks": hooks(config, training.saes),
             **found,
         }
-    return [{"label": value, "title": title} for title, value in found.items() if value and value != text.NOTHING]
+    chips = [{"label": value, "title": title} for title, value in found.items() if value and value != text.NOTHING]
+    if training.retry_of is not None:
+        earlier = f"?training={quote(training.retry_of, safe='')}"
+        chips.append({"label": f"retry of {training.retry_of}", "title": "Repeats", "href": earlier})
+    return chips
 
 
 def facts(training: Training) -> list[dict[str, str]]:
