@@ -101,11 +101,11 @@ def test_each_item_of_a_checkpoint_is_needed(
 
 
 PENALISED = {
-    "standard": {"architecture_type": "standard", "k": None, "auxk_coefficient": None, "target_l0": 4 / 96},
+    "standard": {"architecture_type": "standard", "k": None, "auxk_coefficient": None, "target_l0": 0.25},
     "jumprelu": {
         "architecture_type": "jumprelu",
         "k": None,
-        "target_l0": 4 / 96,
+        "target_l0": 0.25,
         "initial_threshold": 0.02,
         "bandwidth": 0.1,
     },
