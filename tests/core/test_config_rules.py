@@ -211,6 +211,32 @@ def test_what_is_known_to_disappoint_is_warned_of_in_words(fields: dict[str, Any
     assert warnings() == {}
 
 
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"architecture_type": "standard", "l1_alpha": 0.1}, "l1_alpha", "falls steeply"),
+        ({"architecture_type": "standard", "l1_alpha": 0}, "l1_alpha", "penalises nothing"),
+        ({"architecture_type": "standard", "normalize_decoder": True}, "normalize_decoder", "free decoder rows"),
+        ({"architecture_type": "standard", "total_steps": 1_000}, "total_steps", "on its way at the end"),
+        ({"architecture_type": "jumprelu", "sparsity_coeff": 2}, "sparsity_coeff", "rather than how far"),
+        ({"architecture_type": "jumprelu", "l1_alpha": 0}, "l1_alpha", "penalises nothing"),
+        ({"architecture_type": "jumprelu", "l1_alpha": 1, "target_l0": 0.01}, "l1_alpha", "not used"),
+        ({"architecture_type": "jumprelu", "bandwidth": 0.001}, "bandwidth", "may never fall"),
+        ({"architecture_type": "jumprelu", "initial_threshold": 2}, "initial_threshold", "will be dead"),
+    ],
+)
+def test_what_is_known_of_penalties_is_warned_of_in_words(fields: dict[str, Any], field: str, words: str) -> None:
+    assert words in warnings(**fields)[field]
+    assert warnings(architecture_type=fields["architecture_type"]) == {}
+
+
+def test_a_target_that_cannot_be_steered_to_is_refused() -> None:
+    wide = problems(architecture_type="standard", latent_dim=32)
+    assert "at most a quarter" in wide["target_l0"]
+    stuck = problems(architecture_type="standard", target_l0=0.01, l1_alpha=0)
+    assert "cannot steer" in stuck["l1_alpha"]
+
+
 @pytest.mark.usefixtures("all_built")
 def test_a_coefficient_beside_a_target_is_said_to_be_unused() -> None:
     both = {"architecture_type": "jumprelu", "target_l0": 0.01, "sparsity_coeff": 1}

@@ -84,3 +84,13 @@ def test_features_are_found_far_above_chance_within_a_few_steps() -> None:
 @pytest.mark.timeout(600)
 def test_three_thousand_steps_recover_the_world() -> None:
     assert recover(3000, seed=0, k=9).mcc > 0.88
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("kind", "mcc"), [("standard", 0.77), ("jumprelu", 0.82)])
+def test_a_steered_penalty_recovers_the_world_at_the_wanted_l0(kind: str, mcc: float) -> None:
+    found = recover(3000, seed=0, **PENALISED[kind])
+    assert found.l0 == pytest.approx(8.6, rel=0.05)
+    assert found.mcc > mcc
+    assert found.dead < 10
