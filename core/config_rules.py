@@ -18,11 +18,12 @@ from events.training import TrainingConfig
 from .catalogue import absolute
 from .fields import Problem, convert_fields
 
-BUILT: tuple[str, ...] = ("topk",)
+BUILT: tuple[str, ...] = ("topk", "standard", "jumprelu")
 """Architectures that can be trained by this version."""
 
 _UNIT_ROWS = ("topk", "batchtopk", "matryoshka")
 _TRANSCODERS = ("transcoder", "skip")
+_PENALISED = ("standard", "gated", "jumprelu")
 _PER_TOKEN = ("layer_norm", "constant_norm_rescale")
 
 # A transcoder's sparsity fields depend on its activation as an autoencoder's do on its architecture.
@@ -404,10 +405,71 @@ def _resolved_problems(config: TrainingConfig) -> Iterator[Problem]:
         yield Problem(
             "k", f"k is {config.k:,}; at most a quarter of the {latents:,} latents ({latents // 4:,}) may be active."
         )
+    if config.target_l0 is not None and config.target_l0 > 0.25:
+        yield Problem(
+            "target_l0",
+            f"target_l0 is {config.target_l0:g} of {latents:,} latents; at most a quarter (0.25) may be active.",
+        )
+    if config.target_l0 is not None and config.l1_alpha == 0 and config.architecture_type in ("standard", "gated"):
+        yield Problem(
+            "l1_alpha",
+            "l1_alpha is 0, from where target_l0 cannot steer it; give a start above 0, or leave it out.",
+        )
     if config.target_l0 is not None and config.target_l0 * latents < 1:
         yield Problem(
             "target_l0",
             f"target_l0 {config.target_l0:g} is less than one of {latents:,} latents; at least {1 / latents:.2g}.",
+        )
+
+
+def _penalty_warnings(config: TrainingConfig) -> Iterator[Problem]:
+    """What is known of penalties: how a coefficient, a threshold or a bandwidth goes wrong."""
+    architecture = config.architecture_type
+    if architecture not in _PENALISED:
+        return
+    if config.normalize_decoder:
+        yield Problem(
+            "normalize_decoder",
+            f"{architecture} finds features better with free decoder rows, whose norms the penalty takes into account.",
+        )
+    if config.target_l0 is not None:
+        if config.total_steps < 3_000:
+            yield Problem(
+                "total_steps",
+                f"{config.total_steps:,} steps are few for target_l0 to be reached: the coefficient may still be on its"
+                " way at the end.",
+            )
+    elif architecture == "jumprelu":
+        coefficient = config.l1_alpha if config.sparsity_coeff is None else config.sparsity_coeff
+        field = "l1_alpha" if config.sparsity_coeff is None else "sparsity_coeff"
+        if coefficient == 0:
+            yield Problem(field, f"{field} 0 penalises nothing: a large share of the latents will stay active.")
+        elif coefficient is not None:
+            yield Problem(
+                field,
+                "A fixed coefficient says which way thresholds move rather than how far; target_l0 is the surer way to"
+                " an L0.",
+            )
+    elif config.l1_alpha == 0:
+        yield Problem("l1_alpha", "l1_alpha 0 penalises nothing: a large share of the latents will stay active.")
+    elif config.l1_alpha is not None:
+        yield Problem(
+            "l1_alpha",
+            "L0 falls steeply with a fixed l1_alpha: twice the right one can silence every latent; target_l0 is the"
+            " surer way to an L0.",
+        )
+    threshold, bandwidth = config.initial_threshold, config.bandwidth
+    if bandwidth is not None and bandwidth < 0.01:
+        yield Problem(
+            "bandwidth",
+            f"With a bandwidth of {bandwidth:g} hardly any pre-activation reaches a threshold's gradient: L0 may never"
+            " fall. They start at about 0.1.",
+        )
+    if threshold is not None and threshold > 0.5:
+        yield Problem(
+            "initial_threshold",
+            f"Pre-activations start at about 0.1: above a threshold of {threshold:g} hardly any latent fires, and most"
+            " will be dead.",
         )
 
 
@@ -436,10 +498,13 @@ def _warnings(config: TrainingConfig, model: ModelRegistered | None) -> Iterator
             f"{config.total_steps:,} steps are few: expect features that are far from learnt.",
         )
     if config.architecture_type == "jumprelu":
-        if config.target_l0 is not None and (config.sparsity_coeff is not None or config.l1_alpha is not None):
-            yield Problem("sparsity_coeff", "target_l0 steers the sparsity; the coefficient is not used.")
+        if config.target_l0 is not None:
+            for field in ("sparsity_coeff", "l1_alpha"):
+                if getattr(config, field) is not None:
+                    yield Problem(field, "target_l0 steers the sparsity; the coefficient is not used.")
         elif config.sparsity_coeff is not None and config.l1_alpha is not None:
             yield Problem("l1_alpha", "sparsity_coeff is set; l1_alpha is not used.")
+    yield from _penalty_warnings(config)
     hooks, layers = config.hook_types or (), config.training_layers or ()
     if {"resid_pre", "resid_post"} <= set(hooks) and any(layer + 1 in layers for layer in layers):
         yield Problem(

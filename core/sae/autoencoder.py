@@ -1,24 +1,27 @@
-"""What the training loop and the evaluation need of an architecture."""
+"""What the training loop and the evaluation need of an architecture, and what the architectures compute alike."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple, Self
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple, NotRequired, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from events.training import TrainingConfig
 
+from . import sparse
 from .normalisation import Normalisation
-from .recipe import Firing
+from .recipe import Firing, auxiliary_loss, normalise_rows_, project_rows_, random_directions, tied_scale
 
 
 class Losses(NamedTuple):
     """Scalars of one batch, on the device and in units of FVU; `total` carries the gradient, the rest none.
 
     `l0` is the mean number of active latents per token, `fvu` = Σ‖e‖² / Σ‖x - mean x‖² over the batch, `dead` the
-    number of dead latents after it.
+    number of dead latents after it, `coefficient` that of the sparsity penalty (None: the architecture has none).
     """
 
     total: Tensor
@@ -28,16 +31,106 @@ class Losses(NamedTuple):
     l0: Tensor
     fvu: Tensor
     dead: Tensor
+    coefficient: Tensor | None = None
+
+
+class Code(NamedTuple):
+    """A batch in latents: `values (nnz)`, none negative, at the places of `active`, a pattern of shape (B, F)."""
+
+    values: Tensor
+    active: sparse.Active
+
+
+class Shared(TypedDict):
+    """What every architecture is made from.
+
+    `variance` is V of the inputs, `centre (n)` their mean; `unit_decoder` keeps decoder rows at norm 1, which start at
+    `row_norm`; `products` is what the step computes with: "sparse", "dense", or None for the faster one on the device.
+    `matmul_dtype` bfloat16 rounds the factors of the dense products (the weights and sparse products stay as they are).
+    """
+
+    width: int
+    latents: int
+    variance: float
+    dead_after: int
+    unit_decoder: NotRequired[bool]
+    row_norm: NotRequired[float]
+    seed: NotRequired[int]
+    centre: NotRequired[Tensor | None]
+    device: NotRequired[torch.device | str]
+    dtype: NotRequired[torch.dtype]
+    matmul_dtype: NotRequired[torch.dtype | None]
+    products: NotRequired[str | None]
+
+
+def shared_settings(
+    config: TrainingConfig, normalisation: Normalisation, centre: Tensor, device: torch.device
+) -> Shared:
+    """What `config` says about all architectures.
+
+    Raises ValueError where a field has no value that only the server's rules would have filled in.
+    """
+    latents, dead_after = config.latent_dim, config.dead_token_threshold
+    if latents is None or dead_after is None:
+        raise ValueError("latent_dim and dead_token_threshold must be set before training.")
+    return Shared(
+        width=centre.shape[0],
+        latents=latents,
+        variance=normalisation.variance,
+        dead_after=dead_after,
+        seed=config.seed,
+        centre=centre,
+        device=device,
+        matmul_dtype=torch.bfloat16 if config.dtype == "bfloat16" else None,
+    )
 
 
 class SparseAutoencoder(nn.Module, ABC):
-    """A trainable sparse autoencoder. Inputs and outputs (B, n) are in normalised units."""
+    """A trainable sparse autoencoder with pre-activations p = (x - b_dec) W_enc + b_enc and output f W_dec + b_dec.
+
+    Inputs and outputs (B, n) are in normalised units. Parameters `W_enc (F, n)`, `b_enc (F)`, `W_dec (F, n)`,
+    `b_dec (n)` in float32; the encoder starts as the decoder.
+    """
 
     unclipped: ClassVar[tuple[str, ...]] = ()
     """Parameters that count neither in the gradient's norm nor in the clipping."""
 
-    W_dec: nn.Parameter
-    firing: Firing
+    rates: ClassVar[Mapping[str, float]] = {}
+    """By how much a parameter's learning rate is larger than that of the others."""
+
+    penalised: ClassVar[bool] = False
+    """Whether the loss holds a sparsity penalty, and `Losses` its coefficient."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        latents: int,
+        variance: float,
+        dead_after: int,
+        unit_decoder: bool = True,
+        row_norm: float = 1.0,
+        seed: int = 0,
+        centre: Tensor | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        matmul_dtype: torch.dtype | None = None,
+        products: str | None = None,
+    ) -> None:
+        super().__init__()
+        device = torch.device(device)
+        self.variance = variance
+        self.unit_decoder = unit_decoder
+        self.matmul_dtype = matmul_dtype
+        self.sparse = sparse.is_fast_on(device) if products is None else products == "sparse"
+        rows = random_directions(latents, width, seed).to(device=device, dtype=dtype) * row_norm
+        self.W_enc = nn.Parameter(rows.clone())
+        self.b_enc = nn.Parameter(torch.zeros(latents, device=device, dtype=dtype))
+        self.W_dec = nn.Parameter(rows)
+        self.b_dec = nn.Parameter(torch.zeros(width, device=device, dtype=dtype))
+        if centre is not None:
+            self.b_dec.data.copy_(centre)
+        self.firing = Firing(latents, dead_after, device)
 
     @classmethod
     @abstractmethod
@@ -48,48 +141,57 @@ class SparseAutoencoder(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def wanted_l0(self) -> float:
-        """Active latents per token that the configuration asks for."""
+    def wanted_l0(self) -> float | None:
+        """Active latents per token that the configuration asks for; None where it asks for no number."""
 
     @property
     def latents(self) -> int:
         """Number of latents, F."""
         return self.W_dec.shape[0]
 
-    @abstractmethod
+    @torch.no_grad()
     def scale_encoder(self, x: Tensor) -> None:
         """Fit the encoder's scale to the first batch `x (B, n)`; once, before the first step."""
+        self.W_enc.mul_(tied_scale(self.reconstruct(x) - self.b_dec, x - self.b_dec))
 
     @abstractmethod
-    def losses(self, x: Tensor) -> Losses:
-        """Loss of a batch `x (B, n)`; records which latents fired."""
+    def losses(self, x: Tensor, step: int) -> Losses:
+        """Loss of a batch `x (B, n)`, that of training step `step` (from 1); records which latents fired."""
 
-    @abstractmethod
     def before_update(self) -> None:
         """After the backward pass, before clipping."""
+        if self.unit_decoder and self.W_dec.grad is not None:
+            project_rows_(self.W_dec.grad, self.W_dec.data)
 
-    @abstractmethod
     def after_update(self) -> None:
         """After the optimiser's step."""
+        if self.unit_decoder:
+            normalise_rows_(self.W_dec.data)
 
     @abstractmethod
-    def active(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Inference: values, none negative, and latents' numbers, both (B, j), of `x (B, n)`."""
+    def encode(self, x: Tensor) -> Code:
+        """Inference: the latents of `x (B, n)`."""
 
-    @abstractmethod
-    def decode(self, values: Tensor, indices: Tensor) -> Tensor:
-        """Output (B, n) of latents `indices (B, j)` with `values (B, j)`."""
+    @torch.no_grad()
+    def decode(self, code: Code) -> Tensor:
+        """Inference: the output (B, n) of `code`."""
+        if self.sparse:
+            return sparse.decode(code.values, self.W_dec, code.active) + self.b_dec
+        return self._product(code.active.dense(code.values), self.W_dec) + self.b_dec
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Inference: the output (B, n) for `x (B, n)`."""
+        return self.decode(self.encode(x))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint keeps, by name: parameters, and what the dead-latent rule remembers."""
-        firing = {f"firing.{name}": tensor for name, tensor in self.firing.tensors().items()}
-        return {name: parameter.detach() for name, parameter in self.named_parameters()} | firing
+        """Everything that a checkpoint keeps, by name: parameters, and what steps to come depend on besides."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()} | self._state()
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors()` gave. Raises ValueError where a name is missing or unknown, or a shape differs."""
         own = dict(self.named_parameters())
-        expected = set(own) | {f"firing.{name}" for name in self.firing.tensors()}
+        expected = set(own) | set(self._state())
         if set(tensors) != expected:
             missing, unknown = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
             raise ValueError(f"The checkpoint does not fit this architecture: missing {missing}, unknown {unknown}.")
@@ -100,4 +202,55 @@ class SparseAutoencoder(nn.Module, ABC):
                     " needed."
                 )
             parameter.copy_(tensors[name])
+        self._restore_state(tensors)
+
+    def _state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps besides parameters, by name."""
+        return {f"firing.{name}": tensor for name, tensor in self.firing.tensors().items()}
+
+    def _restore_state(self, tensors: dict[str, Tensor]) -> None:
         self.firing.restore({name: tensors[f"firing.{name}"] for name in self.firing.tensors()})
+
+    def _pre_activations(self, centred: Tensor, *, gradient: bool) -> Tensor:
+        """p (B, F) of `centred (B, n)`, the input less b_dec; `gradient`: with that of W_enc, b_enc and b_dec."""
+        if not gradient:
+            with torch.no_grad(), self._rounded():
+                return linear(centred, self.W_enc, self.b_enc)
+        return self._linear(centred, self.W_enc, self.b_enc)
+
+    def _linear(self, centred: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        # Adds zeros, but carries the gradient of b_dec: -(sum over the batch of dp) W_enc, reduced before the product.
+        shift = (self.b_dec - self.b_dec.detach()) @ weight.detach().T
+        with self._rounded():
+            return linear(centred, weight, bias - shift)
+
+    def _product(self, f: Tensor, weight: Tensor) -> Tensor:
+        with self._rounded():
+            return (f @ weight).to(weight.dtype)
+
+    def _revive(self, p: Tensor, centred: Tensor, residual: Tensor, k_aux: int, *, with_sparse: bool) -> Tensor:
+        """The auxiliary loss: of relu(p) on the dead latents, the `k_aux` largest of each token explain the residual.
+
+        `p (B, F)` carries no gradient where the products of the step are sparse.
+        """
+        dead = self.firing.dead
+        count = dead.numel()
+        rank = p.detach()[:, dead]
+        if not self.unit_decoder:
+            rank = rank * self.W_dec.detach()[dead].norm(dim=1)
+        places = rank.topk(min(k_aux, count), dim=1, sorted=False).indices
+        indices = dead[places]
+        if with_sparse:
+            active = sparse.Active.of_rows(indices, self.latents)
+            values = p.gather(1, indices).flatten().to(centred.dtype)
+            f = torch.relu(sparse.encode(values, centred, self.W_enc, self.b_enc, self.b_dec, active))
+            explained = sparse.decode(f, self.W_dec, active)
+        else:
+            f = torch.relu(p.gather(1, indices)).to(self.W_dec.dtype)
+            scattered = f.new_zeros(f.shape[0], count).scatter(1, places, f)
+            explained = self._product(scattered, self.W_dec[dead])
+        return auxiliary_loss(residual, explained, min(1.0, count / k_aux))
+
+    def _rounded(self) -> torch.autocast:
+        dtype = self.matmul_dtype
+        return torch.autocast(self.W_enc.device.type, dtype=dtype, enabled=dtype is not None)

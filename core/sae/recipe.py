@@ -1,4 +1,4 @@
-"""What all architectures share: initialisation, unit decoder rows, dead latents and their auxiliary loss."""
+"""What architectures share: initialisation, unit decoder rows, dead latents and what revives them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,13 @@ class Firing:
 
         Returns how many entries fired, a scalar on the device.
         """
-        hits = torch.zeros_like(self.counts).index_add_(0, indices, fired.to(torch.int64))
+        return self.record_hits(torch.zeros_like(self.counts).index_add_(0, indices, fired.to(torch.int64)), tokens)
+
+    def record_hits(self, hits: Tensor, tokens: int) -> Tensor:
+        """`tokens` tokens passed, for `hits (F)` int64 of which each latent fired.
+
+        Returns how many entries fired, a scalar on the device.
+        """
         self.counts += hits
         self.since = torch.where(hits > 0, 0, self.since + tokens)
         return hits.sum()

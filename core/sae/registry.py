@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from .autoencoder import SparseAutoencoder
+from .jumprelu import JumpReLU
+from .standard import Standard
 from .topk import TopK
 
 ARCHITECTURES: dict[str, type[SparseAutoencoder]] = {
     "topk": TopK,
+    "standard": Standard,
+    "jumprelu": JumpReLU,
 }
 
 

@@ -55,6 +55,30 @@ class Active:
         crow = torch.arange(0, tokens * k + 1, k, dtype=torch.int32, device=indices.device)
         return cls(crow, indices.flatten().to(torch.int32), (tokens, latents))
 
+    @classmethod
+    def of_mask(cls, mask: Tensor) -> tuple[Active, Tensor]:
+        """The entries where `mask (B, F)` is true, and their places (nnz) in the flattened matrix.
+
+        How many there are is read from the device: on a GPU this waits for it.
+        """
+        tokens, latents = mask.shape
+        places = mask.flatten().nonzero().flatten()
+        crow = torch.zeros(tokens + 1, dtype=torch.int32, device=mask.device)
+        torch.cumsum(mask.sum(dim=1, dtype=torch.int32), dim=0, dtype=torch.int32, out=crow[1:])
+        return cls(crow, (places % latents).to(torch.int32), (tokens, latents)), places
+
+    def rows(self) -> Tensor:
+        """The token (nnz) of every entry, int32."""
+        entries = self.crow.diff().to(torch.int64)
+        tokens = torch.arange(self.shape[0], dtype=torch.int32, device=self.col.device)
+        return tokens.repeat_interleave(entries, output_size=self.col.shape[0])
+
+    def dense(self, values: Tensor) -> Tensor:
+        """The dense matrix (B, F) with `values (nnz)`, zeros elsewhere."""
+        matrix = values.new_zeros(self.shape)
+        matrix[self.rows().to(torch.int64), self.col.to(torch.int64)] = values
+        return matrix
+
     def matrix(self, values: Tensor) -> Tensor:
         """The CSR matrix (B, F) with `values (nnz)`."""
         return _csr(self.crow, self.col, values, self.shape)
@@ -62,15 +86,10 @@ class Active:
     def transposed(self, values: Tensor) -> Tensor:
         """The CSR matrix (F, B) with `values (nnz)`, given in the order of `matrix`."""
         if self._transposed is None:
-            tokens, latents = self.shape
             col, order = self.col.sort(stable=True)
-            bounds = torch.arange(latents + 1, dtype=torch.int32, device=col.device)
+            bounds = torch.arange(self.shape[1] + 1, dtype=torch.int32, device=col.device)
             crow = torch.searchsorted(col, bounds, out_int32=True)
-            entries = self.crow.diff().to(torch.int64)
-            row = torch.arange(tokens, dtype=torch.int32, device=col.device).repeat_interleave(
-                entries, output_size=col.shape[0]
-            )
-            self._transposed = crow, row[order], order
+            self._transposed = crow, self.rows()[order], order
         crow, row, order = self._transposed
         return _csr(crow, row, values[order], (self.shape[1], self.shape[0]))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from core.sae.autoencoder import Code
 from events.training import EvaluationMade
 
 from .student import Student
@@ -93,14 +94,14 @@ class _Sums:
             fired=torch.zeros(latents, dtype=torch.int64, device=device),
         )
 
-    def add(self, raw: Tensor, output: Tensor, values: Tensor, indices: Tensor) -> None:
+    def add(self, raw: Tensor, output: Tensor, code: Code) -> None:
         target, output = raw.double(), output.double()
         self.error += (target - output).square().sum()
         self.target += target.sum(dim=0)
         self.target_square += target.square().sum()
         self.output_square += output.square().sum()
         self.product += (target * output).sum()
-        self.fired.index_add_(0, indices.flatten(), (values.flatten() > 0).to(torch.int64))
+        self.fired.index_add_(0, code.active.col, (code.values > 0).to(torch.int64))
 
 
 class Losses(NamedTuple):
@@ -152,8 +153,8 @@ class Evaluation:
             activations = capture(lm, rows.to(lm.device), [student.pair for student in students])
             for student, each in zip(students, sums, strict=True):
                 raw = activations[student.pair].flatten(0, 1)[kept].to(torch.float32)
-                output, values, indices = student.reconstruct(raw)
-                each.add(raw, output, values, indices)
+                output, code = student.reconstruct(raw)
+                each.add(raw, output, code)
             tokens += int(kept.sum())
             if time.monotonic() > deadline or interrupted():
                 break
@@ -268,11 +269,12 @@ def duplicates(decoder: Tensor) -> int:
 
 
 def verdict(
-    *, recovered: float | None, dead_share: float, l0: float, wanted_l0: float, fvu: float | None
+    *, recovered: float | None, dead_share: float, l0: float, wanted_l0: float | None, fvu: float | None
 ) -> tuple[Verdict, tuple[str, ...]]:
     """A plain judgement and the reasons that keep it from being better.
 
-    `recovered` is the share of the language model's loss that the SAE preserves against zero ablation.
+    `recovered` is the share of the language model's loss that the SAE preserves against zero ablation; `wanted_l0` is
+    None where no number of active latents was asked for.
     """
     bad = []
     if recovered is not None and recovered < 0.5:
@@ -290,7 +292,7 @@ def verdict(
         watch.append(f"{recovered:.1%} of the model's loss is recovered; 95 % is good.")
     if dead_share >= 0.1:
         watch.append(f"{dead_share:.0%} of the latents are dead; below 10 % is good.")
-    if abs(l0 - wanted_l0) > 0.1 * wanted_l0:
+    if wanted_l0 is not None and abs(l0 - wanted_l0) > 0.1 * wanted_l0:
         watch.append(f"L0 is {l0:.1f}; {wanted_l0:g} were asked for.")
     return ("watch", tuple(watch)) if watch else ("good", ())
 

@@ -181,7 +181,7 @@ class Loop:
                 self._guard(stamp.step, index, skipped=row[_SKIPPED] > 0)
 
     def _event(self, stamp: Stamp, sae: int, row: list[float]) -> StepTrained:
-        loss, reconstruction, sparsity, auxiliary, l0, fvu, dead, grad_norm, _ = row
+        loss, reconstruction, sparsity, auxiliary, l0, fvu, dead, coefficient, grad_norm, _ = row
         return StepTrained(
             step=stamp.step,
             sae=sae,
@@ -194,6 +194,7 @@ class Loop:
             fvu=fvu,
             dead_latents=int(dead),
             learning_rate=stamp.learning_rate,
+            sparsity_coefficient=coefficient if self.students[sae].sae.penalised else None,
             grad_norm=grad_norm,
             tokens=stamp.tokens,
             tokens_per_second=stamp.tokens_per_second,

@@ -105,13 +105,18 @@ class Narration:
             if not own:
                 continue
             sae = student.sae
+            l0 = _mean_of(own, "l0")
             signs = {
                 "more than half of its latents are dead": own[-1].dead_latents > sae.latents / 2,
                 "more than 95 % of the variance is unexplained": _mean_of(own, "fvu") > 0.95,
-                f"L0 is below a tenth of the {sae.wanted_l0:g} that were asked for": (
-                    _mean_of(own, "l0") < sae.wanted_l0 / 10
-                ),
             }
+            if sae.wanted_l0 is not None:
+                signs[f"L0 is below a tenth of the {sae.wanted_l0:g} that were asked for"] = l0 < sae.wanted_l0 / 10
+            else:
+                signs["less than one latent is active per token; the sparsity coefficient is too large"] = l0 < 1
+                signs["more than a quarter of its latents are active; the sparsity coefficient is too small"] = (
+                    l0 > sae.latents / 4
+                )
             for sign, seen in signs.items():
                 if seen and (message := f"{student.name}: {sign}.") not in self._alarmed:
                     self._alarmed.add(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -27,7 +27,8 @@ class Adam:
     """Adam (betas 0.9, 0.999) with decoupled weight decay on the matrices.
 
     The global norm of the gradient is cut to `clip` (0 turns it off); parameters named in `unclipped` neither count in
-    it nor are cut. A step with a non-finite gradient changes nothing, moments included.
+    it nor are cut. `rates` says by how much the learning rate of some is larger than that of the others. A step with a
+    non-finite gradient changes nothing, moments included.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Adam:
         weight_decay: float = 0.0,
         clip: float = 0.0,
         unclipped: Iterable[str] = (),
+        rates: Mapping[str, float] | None = None,
     ) -> None:
         self._named = dict(parameters)
         self._clip = clip
@@ -45,8 +47,9 @@ class Adam:
         self._apart = [parameter for name, parameter in self._named.items() if name in apart]
         # `grad_scale` and `found_inf`, by which a step is scaled or skipped on the device, belong to an optimiser as a
         # whole: what is not clipped needs one of its own.
+        factors = {self._named[name]: factor for name, factor in (rates or {}).items()}
         self._optimisers = [
-            _fused(parameters, weight_decay) for parameters in (self._clipped, self._apart) if parameters
+            _fused(parameters, weight_decay, factors) for parameters in (self._clipped, self._apart) if parameters
         ]
 
     @torch.no_grad()
@@ -64,7 +67,7 @@ class Adam:
             optimiser.found_inf = skipped  # pyright: ignore[reportAttributeAccessIssue]
             optimiser.grad_scale = gradient_scale  # pyright: ignore[reportAttributeAccessIssue]
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group["rate"]
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         return Update(norm, skipped)
@@ -97,8 +100,14 @@ class Adam:
                 optimiser.state[parameter] = {"step": tensors[f"{name}.step"].to(parameter.device), **state}
 
 
-def _fused(parameters: list[Parameter], weight_decay: float) -> torch.optim.AdamW:
-    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], betas=BETAS, eps=EPSILON, fused=True)
+def _fused(parameters: list[Parameter], weight_decay: float, rates: Mapping[Parameter, float]) -> torch.optim.AdamW:
+    groups: dict[tuple[float, float], list[Parameter]] = {}
+    for parameter in parameters:
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((decay, rates.get(parameter, 1.0)), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": members, "weight_decay": decay, "rate": rate} for (decay, rate), members in groups.items()],
+        betas=BETAS,
+        eps=EPSILON,
+        fused=True,
+    )

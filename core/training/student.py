@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.sae.autoencoder import SparseAutoencoder
+from core.sae.autoencoder import Code, SparseAutoencoder
 from core.sae.normalisation import Normalisation
 from core.sae.recipe import Firing
 from core.sae.registry import architecture
@@ -27,10 +27,11 @@ FIELDS = (
     "l0",
     "fvu",
     "dead_latents",
+    "sparsity_coefficient",
     "grad_norm",
     "skipped",
 )
-"""What `Student.step` returns, in this order."""
+"""What `Student.step` returns, in this order; 0 for a figure that the architecture does not have."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,11 @@ class Student:
         sae = architecture(config.architecture_type).from_config(config, normalisation, centre, device)
         clip = normalisation.variance**-0.5 if config.grad_clip_norm is None else config.grad_clip_norm
         optimiser = Adam(
-            sae.named_parameters(), weight_decay=config.weight_decay, clip=clip, unclipped=type(sae).unclipped
+            sae.named_parameters(),
+            weight_decay=config.weight_decay,
+            clip=clip,
+            unclipped=type(sae).unclipped,
+            rates=type(sae).rates,
         )
         return cls(pair, normalisation, sae, optimiser)
 
@@ -73,11 +78,12 @@ class Student:
             sae.scale_encoder(x)
         if step % Firing.REFRESH == 0:
             sae.firing.refresh()
-        losses = sae.losses(x)
+        losses = sae.losses(x, step)
         losses.total.backward()
         sae.before_update()
         update = self.optimiser.step(learning_rate, losses.total.detach())
         sae.after_update()
+        coefficient = losses.coefficient
         figures = (
             losses.total.detach(),
             losses.reconstruction,
@@ -86,6 +92,7 @@ class Student:
             losses.l0,
             losses.fvu,
             losses.dead,
+            torch.zeros_like(losses.fvu) if coefficient is None else coefficient,
             update.grad_norm,
             update.skipped,
         )
@@ -97,11 +104,11 @@ class Student:
         return self.sae.W_dec.shape[1]
 
     @torch.no_grad()
-    def reconstruct(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Inference on `raw (B, n)` float32: the output in raw units, and values and numbers of the active latents."""
+    def reconstruct(self, raw: Tensor) -> tuple[Tensor, Code]:
+        """Inference on `raw (B, n)` float32: the output in raw units, and the latents that it was made of."""
         x, scale = self.normalisation.apply(raw)
-        values, indices = self.sae.active(x)
-        return scale.invert(self.sae.decode(values, indices)), values, indices
+        code = self.sae.encode(x)
+        return scale.invert(self.sae.decode(code)), code
 
     def describe(self) -> Sae:
         """The SAE as events name it."""

@@ -130,7 +130,8 @@ def test_a_rule_that_is_broken_is_said_at_the_field(fields: dict[str, Any], fiel
 @pytest.mark.parametrize("architecture", sorted(set(get_args(Architecture)) - set(BUILT)))
 def test_an_architecture_that_is_not_built_yet_is_refused_by_name(architecture: str) -> None:
     assert problems(architecture_type=architecture) == {
-        "architecture_type": f"architecture_type '{architecture}' cannot be trained by this version; available: topk."
+        "architecture_type": f"architecture_type '{architecture}' cannot be trained by this version; available:"
+        " topk, standard, jumprelu."
     }
 
 
@@ -208,6 +209,32 @@ def test_defaults_of_the_other_architectures() -> None:
 def test_what_is_known_to_disappoint_is_warned_of_in_words(fields: dict[str, Any], field: str, words: str) -> None:
     assert words in warnings(**fields)[field]
     assert warnings() == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"architecture_type": "standard", "l1_alpha": 0.1}, "l1_alpha", "falls steeply"),
+        ({"architecture_type": "standard", "l1_alpha": 0}, "l1_alpha", "penalises nothing"),
+        ({"architecture_type": "standard", "normalize_decoder": True}, "normalize_decoder", "free decoder rows"),
+        ({"architecture_type": "standard", "total_steps": 1_000}, "total_steps", "on its way at the end"),
+        ({"architecture_type": "jumprelu", "sparsity_coeff": 2}, "sparsity_coeff", "rather than how far"),
+        ({"architecture_type": "jumprelu", "l1_alpha": 0}, "l1_alpha", "penalises nothing"),
+        ({"architecture_type": "jumprelu", "l1_alpha": 1, "target_l0": 0.01}, "l1_alpha", "not used"),
+        ({"architecture_type": "jumprelu", "bandwidth": 0.001}, "bandwidth", "may never fall"),
+        ({"architecture_type": "jumprelu", "initial_threshold": 2}, "initial_threshold", "will be dead"),
+    ],
+)
+def test_what_is_known_of_penalties_is_warned_of_in_words(fields: dict[str, Any], field: str, words: str) -> None:
+    assert words in warnings(**fields)[field]
+    assert warnings(architecture_type=fields["architecture_type"]) == {}
+
+
+def test_a_target_that_cannot_be_steered_to_is_refused() -> None:
+    wide = problems(architecture_type="standard", latent_dim=32)
+    assert "at most a quarter" in wide["target_l0"]
+    stuck = problems(architecture_type="standard", target_l0=0.01, l1_alpha=0)
+    assert "cannot steer" in stuck["l1_alpha"]
 
 
 @pytest.mark.usefixtures("all_built")

@@ -81,7 +81,7 @@ def test_loss_and_gradients_are_those_of_the_definition(
     products: str, unit: bool, dtype: torch.dtype, tolerance: float
 ) -> None:
     model, x = _model(products, unit=unit, dtype=dtype), _batch(dtype)
-    losses = model.losses(x)
+    losses = model.losses(x, 1)
     found = _gradients(losses.total, model)
     reconstruction, auxiliary = _by_the_book(model, x, unit=unit)
     expected = _gradients(reconstruction + auxiliary, model)
@@ -102,14 +102,14 @@ def test_the_gradient_is_the_slope_of_the_loss(products: str) -> None:
     ]
     slope = sum(
         float((gradient * direction).sum())
-        for gradient, direction in zip(_gradients(model.losses(x).total, model), directions, strict=True)
+        for gradient, direction in zip(_gradients(model.losses(x, 1).total, model), directions, strict=True)
     )
 
     def loss_at(distance: float) -> float:
         with torch.no_grad():
             for parameter, direction in zip(model.parameters(), directions, strict=True):
                 parameter.add_(direction, alpha=distance)
-            value = model.losses(x).total.item()
+            value = model.losses(x, 1).total.item()
             for parameter, direction in zip(model.parameters(), directions, strict=True):
                 parameter.sub_(direction, alpha=distance)
         return value
@@ -122,7 +122,7 @@ def test_the_gradient_is_the_slope_of_the_loss(products: str) -> None:
 def test_the_order_of_tokens_in_a_batch_does_not_matter(products: str) -> None:
     x = _batch()
     order = torch.randperm(TOKENS, generator=torch.Generator().manual_seed(1))
-    first, second = _model(products).losses(x), _model(products).losses(x[order])
+    first, second = _model(products).losses(x, 1), _model(products).losses(x[order], 1)
     for ours, theirs in zip(first, second, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
 
@@ -134,7 +134,7 @@ def test_the_auxiliary_loss_moves_dead_latents_only(products: str) -> None:
     moved = [
         ours - theirs
         for ours, theirs in zip(
-            _gradients(model.losses(x).total, model), _gradients(without.losses(x).total, without), strict=True
+            _gradients(model.losses(x, 1).total, model), _gradients(without.losses(x, 1).total, without), strict=True
         )
     ]
     alive = torch.ones(LATENTS, dtype=torch.bool)
@@ -156,7 +156,7 @@ def test_a_latent_that_never_wins_is_brought_back_by_the_auxiliary_loss() -> Non
             if step % 8 == 0:
                 model.firing.refresh()
             optimiser.zero_grad()
-            model.losses(torch.randn(128, 16, generator=generator)).total.backward()
+            model.losses(torch.randn(128, 16, generator=generator), 1).total.backward()
             model.before_update()
             optimiser.step()
             model.after_update()
@@ -170,11 +170,11 @@ def test_no_token_has_more_than_k_latents_and_negative_ones_do_not_count() -> No
     model, x = _model("dense", dead=False), _batch()
     with torch.no_grad():
         model.b_enc.fill_(-3.0)
-    values, indices = model.active(x)
-    assert values.shape == indices.shape == (TOKENS, K)
+    values, active = model.encode(x)
+    assert active.crow.diff().tolist() == [K] * TOKENS
     assert float(values.min()) == 0.0
-    assert float(model.losses(x).l0) == pytest.approx(float((values > 0).sum()) / TOKENS)
-    assert float(model.losses(x).l0) < K
+    assert float(model.losses(x, 1).l0) == pytest.approx(float((values > 0).sum()) / TOKENS)
+    assert float(model.losses(x, 1).l0) < K
 
 
 @pytest.mark.parametrize("products", PRODUCTS)
@@ -182,7 +182,7 @@ def test_inference_reconstructs_what_training_does(products: str) -> None:
     model, x = _model(products, dead=False), _batch()
     error = x - model.reconstruct(x)
     assert float(error.square().sum() / (TOKENS * model.variance)) == pytest.approx(
-        float(model.losses(x).reconstruction), rel=1e-12
+        float(model.losses(x, 1).reconstruction), rel=1e-12
     )
 
 
@@ -201,9 +201,9 @@ def test_the_first_reconstruction_starts_from_mean_and_least_squares() -> None:
     torch.testing.assert_close(model.b_dec.detach().float(), torch.linspace(-1, 1, WIDTH))
     model = TopK(width=WIDTH, latents=LATENTS, k=K, variance=30.0, dead_after=1, seed=2, centre=x.mean(dim=0).float())
     assert torch.equal(model.W_enc, model.W_dec)
-    before = float(model.losses(x.float()).fvu)
+    before = float(model.losses(x.float(), 1).fvu)
     model.scale_encoder(x.float())
-    assert float(model.losses(x.float()).fvu) < min(1.0, before)
+    assert float(model.losses(x.float(), 1).fvu) < min(1.0, before)
 
 
 @pytest.mark.parametrize("products", PRODUCTS)
@@ -219,7 +219,7 @@ def test_bfloat16_rounds_the_products_and_keeps_float32_weights(products: str) -
             products=products,
             matmul_dtype=matmul_dtype,
         )
-        total = model.losses(_batch(torch.float32)).total
+        total = model.losses(_batch(torch.float32), 1).total
         total.backward()
         assert model.W_enc.grad is not None
         assert model.W_enc.dtype == model.W_enc.grad.dtype == total.dtype == torch.float32

@@ -178,6 +178,7 @@ def test_near_duplicates_are_counted_whatever_their_length() -> None:
         ({"recovered": 0.9}, "watch", "90.0%"),
         ({"dead_share": 0.2}, "watch", "dead"),
         ({"l0": 8.0}, "watch", "L0"),
+        ({"l0": 8.0, "wanted_l0": None}, "good", ""),
         ({"recovered": 0.4}, "bad", "40%"),
         ({"dead_share": 0.6}, "bad", "dead"),
         ({"fvu": 0.97}, "bad", "variance"),

@@ -100,6 +100,49 @@ def test_each_item_of_a_checkpoint_is_needed(
     assert not all(torch.equal(a, b) for a, b in zip(_parameters(straight), _parameters(resumed), strict=True))
 
 
+PENALISED = {
+    "standard": {"architecture_type": "standard", "k": None, "auxk_coefficient": None, "target_l0": 0.25},
+    "jumprelu": {
+        "architecture_type": "jumprelu",
+        "k": None,
+        "target_l0": 0.25,
+        "initial_threshold": 0.02,
+        "bandwidth": 0.1,
+    },
+}
+"""Configurations whose coefficient is steered from a state of its own."""
+
+
+@pytest.mark.parametrize("left_out", [None, "control.l0", "control.integral", "theta"])
+@pytest.mark.parametrize("kind", PENALISED)
+def test_a_steered_coefficient_goes_on_where_it_was(kind: str, left_out: str | None) -> None:
+    chosen = config(**PENALISED[kind], normalize_decoder=False)
+    straight, told = loop(chosen)
+    for _ in range(19):
+        straight.advance()
+    snapshot = straight.snapshot()
+    tensors = snapshot.tensors["sae-0"] = {name: tensor.clone() for name, tensor in snapshot.tensors["sae-0"].items()}
+    for file in ("sae-1", "optimiser-0", "optimiser-1"):
+        snapshot.tensors[file] = {name: tensor.clone() for name, tensor in snapshot.tensors[file].items()}
+    if left_out is not None and left_out not in tensors:
+        pytest.skip(f"{kind} has no {left_out}")
+    told.events.clear()
+    for _ in range(21):
+        straight.advance()
+    if left_out is not None:
+        tensors[left_out] = torch.ones_like(tensors[left_out])
+    resumed_told = Told()
+    resumed = Loop(chosen, Synthetic(batch=64), students_of(snapshot, chosen, CPU), CPU, resumed_told)
+    resumed.restore(snapshot)
+    for _ in range(21):
+        resumed.advance()
+    same = all(torch.equal(a, b) for a, b in zip(_parameters(straight), _parameters(resumed), strict=True))
+    assert (same, _values(resumed_told) == _values(told)) == ((True, True) if left_out is None else (False, False))
+    last = _values(told)[-1]
+    assert last.sparsity_coefficient is not None
+    assert last.loss == pytest.approx(last.loss_reconstruction + last.loss_sparsity + last.loss_auxiliary, rel=1e-4)
+
+
 def test_a_checkpoint_of_another_configuration_is_refused_by_field(
     halves: tuple[Loop, list[StepTrained], Snapshot],
 ) -> None:

@@ -100,8 +100,8 @@ def test_its_reconstruction_is_in_raw_units() -> None:
     (student,) = students(config(total_steps=200), source)
     _train(student, source, 200, total_steps=200)
     raw = source.sample(9999, 512)[student.pair]
-    output, values, indices = student.reconstruct(raw)
-    assert values.shape == indices.shape == (512, 4)
+    output, code = student.reconstruct(raw)
+    assert code.values.shape == code.active.col.shape == (512 * 4,)
     assert float((raw - output).square().sum() / (raw - raw.mean(dim=0)).square().sum()) < 0.6
     assert student.name == "L0.resid_post"
     assert student.parameters() == 2 * 96 * 16 + 96 + 16

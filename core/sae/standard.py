@@ -1,0 +1,82 @@
+"""Standard: every positive pre-activation is a latent, and a penalty on their sizes keeps them few.
+
+    p = (x - b_dec) W_enc + b_enc;   f = relu(p);   t_hat = f W_dec + b_dec
+    L = mean‖x - t_hat‖² / V + lam · mean Σ_i f_i ‖W_dec_i‖ + lam_P · mean Σ_dead relu(0.1 - p_i)
+
+(Bricken et al. 2023; weighted by the decoder's norms: Anthropic, Circuits Updates April 2024.) A dead latent has p <= 0
+everywhere and no gradient but that of the last term, lam_P = 1e-3 / V (after Circuits Updates January 2025, for dead
+latents only). The penalty makes latents smaller than they should be; this shrinkage is inherent.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from events.training import TrainingConfig
+
+from . import sparse
+from .autoencoder import shared_settings
+from .control import Control, Fixed, LogPI
+from .normalisation import Normalisation
+from .penalised import WARM_UP, Penalised, Terms
+
+PUSH = 1e-3
+PUSHED_TO = 0.1
+"""Pre-activation up to which dead latents are pushed."""
+
+
+def starting_coefficient(variance: float, wanted_l0: float) -> float:
+    """Where the control starts, 0.4 / sqrt(V L0*): the penalty of L0* latents is then about 0.4 of the variance."""
+    return 0.4 / (variance * wanted_l0) ** 0.5
+
+
+class Standard(Penalised):
+    """Autoencoder with a penalty on the size of its latents."""
+
+    @classmethod
+    def from_config(
+        cls, config: TrainingConfig, normalisation: Normalisation, centre: Tensor, device: torch.device
+    ) -> Self:
+        """Raises ValueError where a field has no value that only the server's rules would have filled in."""
+        shared = shared_settings(config, normalisation, centre, device)
+        shared["unit_decoder"] = config.normalize_decoder is True
+        control: Control
+        if config.target_l0 is not None:
+            if config.warmup_steps is None:
+                raise ValueError("warmup_steps must be set before training.")
+            wanted = config.target_l0 * shared["latents"]
+            start = starting_coefficient(normalisation.variance, wanted) if config.l1_alpha is None else config.l1_alpha
+            control = LogPI(wanted, start=start, begin=config.warmup_steps, device=device)
+        elif config.l1_alpha is not None:
+            control = Fixed(config.l1_alpha, round(WARM_UP * config.total_steps))
+        else:
+            raise ValueError("target_l0 or l1_alpha must be set before training.")
+        return cls(control=control, **shared)
+
+    def threshold(self) -> float:
+        return 0.0
+
+    def _dense(self, p: Tensor) -> Terms:
+        f = torch.relu(p)
+        hits = (f.detach() > 0).sum(dim=0)
+        return Terms(self._product(f, self.W_dec), self._penalty(f.sum(dim=0), p.shape[0]), hits, hits.sum())
+
+    def _sparse(self, p: Tensor, centred: Tensor) -> Terms:
+        active, places = sparse.Active.of_mask(p > 0)
+        f = sparse.encode(p.flatten()[places], centred, self.W_enc, self.b_enc, self.b_dec, active)
+        sizes = f.new_zeros(self.latents).index_add(0, active.col, f)
+        hits = torch.zeros_like(self.firing.counts).index_add_(0, active.col, torch.ones_like(places))
+        penalty = self._penalty(sizes, p.shape[0])
+        return Terms(sparse.decode(f, self.W_dec, active), penalty, hits, hits.sum())
+
+    def _penalty(self, sizes: Tensor, tokens: int) -> Tensor:
+        """mean Σ_i f_i ‖W_dec_i‖ from `sizes (F)`, the latents' sums over the batch."""
+        return (sizes * self.W_dec.norm(dim=1)).sum() / tokens
+
+    def _bring_back(self, p: Tensor, centred: Tensor, residual: Tensor, *, with_sparse: bool) -> Tensor:
+        dead = self.firing.dead
+        p_dead = self._linear(centred, self.W_enc[dead], self.b_enc[dead]).to(centred.dtype)
+        return PUSH / self.variance * torch.relu(PUSHED_TO - p_dead).sum() / centred.shape[0]
