@@ -1,0 +1,319 @@
+"""Templates and the new-training form in a real browser, before the real server and its trainer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from harness import Server, Tab, wait_until
+from playwright.sync_api import Locator, Page, expect
+
+pytestmark = pytest.mark.browser
+
+TabAt = Callable[..., Tab]
+
+TOPK: dict[str, Any] = {
+    "model": "demo",
+    "datasets": ["stdlib"],
+    "architecture_type": "topk",
+    "training_layers": [1, 2],
+    "hook_types": ["resid_post"],
+    "latent_dim": 512,
+    "k": 12,
+    "total_steps": 321,
+    "batch_size": 256,
+    "learning_rate": 0.002,
+    "warmup_steps": 7,
+    "seed": 5,
+}
+JUMPRELU: dict[str, Any] = {
+    "model": "demo",
+    "datasets": ["stdlib"],
+    "architecture_type": "jumprelu",
+    "training_layers": [2],
+    "hidden_dim": 128,
+    "latent_dim": 1024,
+    "learning_rate": 0.00027,
+    "batch_size": 4096,
+    "total_steps": 50_000,
+    "l1_alpha": 0.0001,
+    "target_l0": 0.05,
+    "sparsity_coeff": 0.0006,
+    "initial_threshold": 0.02,
+    "bandwidth": 0.1,
+}
+
+
+def saved(server: Server, name: str, config: dict[str, Any], description: str = "") -> str:
+    """A template of the server's; its id."""
+    return server.ask("templates", {"name": name, "description": description, "config": config})["id"]
+
+
+def templates(server: Server) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in server.ask("templates")["data"]}
+
+
+def form_at(tab_at: TabAt, server: Server, query: str = "?page=new", **options: Any) -> Tab:
+    tab = tab_at(server.url + query, **options)
+    expect(selection(tab.page)).to_be_visible(timeout=30_000)
+    return tab
+
+
+def selection(page: Page) -> Locator:
+    return page.get_by_label("Load template")
+
+
+def selected(page: Page) -> str:
+    return selection(page).evaluate("box => box.selectedOptions[0].textContent")
+
+
+def choose(page: Page, name: str) -> None:
+    selection(page).select_option(label=name)
+    wait_until(lambda: selected(page) == name, f"{name} to be loaded")
+
+
+def hint(page: Page) -> Locator:
+    return page.locator(".hint")
+
+
+def field(page: Page, label: str) -> Locator:
+    return page.get_by_label(label, exact=True)
+
+
+def pressed(page: Page, name: str) -> list[str]:
+    return page.locator(f"[data-field={name}] .toggle[aria-pressed=true]").all_text_contents()
+
+
+def fill(page: Page, label: str, value: str) -> None:
+    field(page, label).fill(value)
+    field(page, label).press("Tab")
+
+
+def ready(page: Page) -> None:
+    expect(page.get_by_text("Ready to start.")).to_be_visible(timeout=30_000)
+
+
+def test_a_loaded_template_fills_every_field_and_its_name_stays(server: Server, tab_at: TabAt) -> None:
+    saved(server, "stays", TOPK)
+    saved(server, "another", {**TOPK, "k": 9, "architecture_type": "topk"})
+    page = form_at(tab_at, server).page
+    available = len(templates(server))
+    assert selected(page) == f"Select a template… ({available} available)"
+    choose(page, "stays")
+    expect(hint(page)).to_have_text("Loaded: stays")
+    expect(field(page, "Model")).to_have_value("demo")
+    expect(field(page, "k")).to_have_value("12")
+    expect(field(page, "Total steps")).to_have_value("321")
+    expect(field(page, "Learning rate")).to_have_value("0.002")
+    assert pressed(page, "training_layers") == ["1", "2"]
+    assert pressed(page, "hook_types") == ["resid_post"]
+    page.get_by_role("button", name="Show advanced fields").click()
+    expect(field(page, "Warmup steps")).to_have_value("7")
+    expect(field(page, "Seed")).to_have_value("5")
+
+    fill(page, "k", "20")
+    expect(hint(page)).to_have_text("Loaded: stays · 1 field changed")
+    fill(page, "Seed", "6")
+    expect(hint(page)).to_have_text("Loaded: stays · 2 fields changed")
+    expect(hint(page)).to_have_attribute("title", "k, Seed")
+    assert selected(page) == "stays"
+    page.get_by_role("button", name="Revert").click()
+    expect(hint(page)).to_have_text("Loaded: stays")
+    expect(field(page, "k")).to_have_value("12")
+
+    choose(page, "another")
+    expect(hint(page)).to_have_text("Loaded: another")
+    expect(field(page, "k")).to_have_value("9")
+    page.get_by_role("button", name="Clear the template selection").click()
+    wait_until(lambda: selected(page).startswith("Select a template"), "the empty selection")
+    expect(hint(page)).to_have_text("")
+    expect(field(page, "k")).to_have_value("9")
+
+
+def test_the_selection_lets_go_of_a_template_that_does_not_fit_and_says_why(server: Server, tab_at: TabAt) -> None:
+    saved(server, "for demo", TOPK)
+    page = form_at(tab_at, server).page
+    choose(page, "for demo")
+    fill(page, "k", "20")
+    fill(page, "Model", "/nowhere/model")
+    expect(hint(page)).to_have_text("for demo no longer applies: it is for demo")
+    assert selected(page).startswith("Select a template")
+    expect(field(page, "k")).to_have_value("20")
+    # There is no such folder: the server says so at its field, and nothing is lost.
+    expect(page.locator("#field-model-problem")).not_to_be_empty(timeout=60_000)
+    choose(page, "for demo")
+    page.get_by_role("button", name="Remove stdlib").click()
+    expect(hint(page)).to_have_text("Loaded: for demo · 1 field changed")
+    field(page, "Datasets").fill("other/text")
+    field(page, "Datasets").press("Enter")
+    expect(hint(page)).to_have_text("for demo no longer applies: it is for stdlib")
+
+
+def test_the_selection_and_the_draft_survive_reload_and_back(server: Server, tab_at: TabAt) -> None:
+    saved(server, "kept", TOPK)
+    page = form_at(tab_at, server).page
+    choose(page, "kept")
+    fill(page, "k", "21")
+    fill(page, "Name of the training", "my run")
+    expect(hint(page)).to_have_text("Loaded: kept · 1 field changed")
+    page.reload()
+    expect(hint(page)).to_have_text("Loaded: kept · 1 field changed", timeout=30_000)
+    assert selected(page) == "kept"
+    expect(field(page, "k")).to_have_value("21")
+    expect(field(page, "Name of the training")).to_have_value("my run")
+    page.get_by_role("link", name="Trainings", exact=True).click()
+    expect(page.get_by_role("heading", level=1, name="Trainings")).to_be_visible()
+    page.go_back()
+    expect(hint(page)).to_have_text("Loaded: kept · 1 field changed")
+    expect(field(page, "k")).to_have_value("21")
+
+
+def test_saving_suggests_name_and_description_and_keeps_what_is_typed_when_it_fails(
+    server: Server, tab_at: TabAt
+) -> None:
+    page = form_at(tab_at, server).page
+    saved(server, "taken", {})
+    saved(server, "source", {**TOPK, "training_layers": [0, 1, 3]})
+    choose(page, "source")
+    ready(page)
+    page.get_by_role("button", name="Save as template").click()
+    dialog = page.get_by_role("dialog", name="Save as template")
+    name, description = dialog.get_by_label("Name"), dialog.get_by_label("Description")
+    expect(name).to_have_value("demo_stdlib_TopK_L0-3")
+    expect(description).to_have_value(
+        "Hidden: 128 → Latent: 512 (4x) | LR: 0.002 | Batch: 256 | Steps: 321 | Layers: 0, 1, 3 | TopK: 2.3%"
+        " | Warmup: 7 | Seed: 5"
+    )
+    name.fill("taken")
+    description.fill("my own words")
+    dialog.get_by_role("button", name="Save template").click()
+    expect(dialog.locator("#template-name-problem")).to_contain_text("taken")
+    expect(description).to_have_value("my own words")
+    name.fill("mine")
+    dialog.get_by_role("button", name="Save template").click()
+    expect(dialog).to_be_hidden()
+    expect(hint(page)).to_have_text("Loaded: mine")
+    assert selected(page) == "mine"
+    assert templates(server)["mine"]["description"] == "my own words"
+    page.get_by_role("button", name="Save as template").click()
+    expect(name).to_have_value("demo_stdlib_TopK_L0-3")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+
+
+def test_a_jumprelu_template_tells_its_own_parameters(server: Server, tab_at: TabAt) -> None:
+    saved(server, "jump", JUMPRELU)
+    page = form_at(tab_at, server).page
+    choose(page, "jump")
+    expect(field(page, "Bandwidth")).to_have_value("0.1")
+    expect(field(page, "Initial threshold")).to_have_value("0.02")
+    assert field(page, "k").count() == 0
+    page.get_by_role("button", name="Save as template").click()
+    dialog = page.get_by_role("dialog", name="Save as template")
+    expect(dialog.get_by_label("Name")).to_have_value("demo_stdlib_JumpReLU_L2")
+    expect(dialog.get_by_label("Description")).to_have_value(
+        "Hidden: 128 → Latent: 1024 (8x) | L1: 0.0001 | LR: 0.00027 | Batch: 4096 | Steps: 50k | Layers: 2 | L0: 0.05"
+        " | SparsityCoeff: 0.0006 | Thresh: 0.02 | BW: 0.1"
+    )
+
+
+def test_two_browsers_see_each_others_changes_of_templates(server: Server, tab_at: TabAt) -> None:
+    saved(server, "shared", TOPK)
+    one, two = form_at(tab_at, server).page, tab_at(f"{server.url}?page=templates").page
+    choose(one, "shared")
+    row = two.get_by_role("listitem").filter(has=two.get_by_role("link", name="shared", exact=True))
+    row.get_by_role("button", name="Edit").click()
+    dialog = two.get_by_role("dialog", name="Edit template")
+    dialog.get_by_label("Name").fill("shared by two")
+    dialog.get_by_role("button", name="Save").click()
+    expect(hint(one)).to_have_text("Loaded: shared by two")
+    assert selected(one) == "shared by two"
+    row = two.get_by_role("listitem").filter(has=two.get_by_role("link", name="shared by two", exact=True))
+    row.get_by_role("button", name="Delete").click()
+    expect(hint(one)).to_have_text("shared by two was deleted")
+    assert selected(one).startswith("Select a template")
+    expect(field(one, "k")).to_have_value("12")
+    two.get_by_role("button", name="Undo").click()
+    expect(two.get_by_role("link", name="shared by two", exact=True)).to_be_visible()
+    wait_until(
+        lambda: "shared by two" in selection(one).locator("option").all_text_contents(), "the template to be back"
+    )
+
+
+def test_the_templates_page_finds_marks_copies_and_uses(server: Server, tab_at: TabAt) -> None:
+    saved(server, "zebra", {**TOPK, "k": 33}, "striped")
+    page = tab_at(f"{server.url}?page=templates").page
+    page.get_by_label("Search templates").fill("striped")
+    rows = page.get_by_role("listitem")
+    expect(rows).to_have_count(1)
+    expect(page).to_have_url(re.compile("q=striped"))
+    rows.get_by_role("button", name="Favourite zebra").click()
+    expect(rows.get_by_role("button", name="Favourite zebra")).to_have_attribute("aria-pressed", "true")
+    rows.get_by_role("button", name="Duplicate").click()
+    expect(page.get_by_role("link", name="zebra (Copy)", exact=True)).to_be_visible()
+    page.get_by_label("Search templates").fill("")
+    expect(rows.first.get_by_role("link").first).to_have_text("zebra")
+    page.get_by_role("link", name="Use zebra", exact=True).click()
+    expect(hint(page)).to_have_text("Loaded: zebra")
+    expect(field(page, "k")).to_have_value("33")
+    assert templates(server)["zebra"]["updated_by"].startswith("user:")
+
+
+def test_start_asks_nothing_else_and_the_training_is_there_at_once(server: Server, tab_at: TabAt) -> None:
+    template = saved(server, "to start", {**TOPK, "total_steps": 40, "training_layers": [1]})
+    page = form_at(tab_at, server, f"?page=new&template={template}").page
+    expect(hint(page)).to_have_text("Loaded: to start")
+    fill(page, "k", "8")
+    fill(page, "Name of the training", "started here")
+    ready(page)
+    page.get_by_role("button", name="Start training").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("started here")
+    training = page.url.rpartition("training=")[2]
+    row = server.ask(f"trainings/{training}")
+    assert (row["template_id"], row["config"]["k"], row["config"]["warmup_steps"]) == (template, 8, 7)
+    assert row["actor"].startswith("user:")
+    wait_until(lambda: server.ask(f"trainings/{training}")["status"] == "completed", "its end", 90)
+    page.go_back()
+    expect(field(page, "k")).to_have_value("8")
+
+
+def test_what_is_wrong_is_said_at_its_field_and_nothing_is_started(server: Server, tab_at: TabAt) -> None:
+    before = len(server.ask("trainings")["data"])
+    page = form_at(tab_at, server).page
+    expect(page.get_by_text("Choose a model and a data set.")).to_be_visible()
+    assert page.locator(".problem:visible").count() == 0
+    page.get_by_role("button", name="Start training").click()
+    expect(page.locator("#field-model-problem")).to_contain_text("model")
+    fill(page, "Learning rate", "fast")
+    expect(page.locator("#field-learning_rate-problem")).to_contain_text("not 'fast'")
+    expect(field(page, "Learning rate")).to_have_value("fast")
+    fill(page, "Model", "demo")
+    field(page, "Datasets").fill("stdlib")
+    field(page, "Datasets").press("Enter")
+    fill(page, "Learning rate", "")
+    ready(page)
+    fill(page, "Latent dim", "512")
+    fill(page, "k", "300")
+    expect(page.locator("#field-k-problem")).to_contain_text("at most a quarter")
+    assert len(server.ask("trainings")["data"]) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["<img src=x onerror=alert(1)>", "🦀" * 255, "‮عربي ‏right to left", "a-very-long-name-" * 14]
+)
+def test_any_name_is_text_and_is_cut_well(server: Server, tab_at: TabAt, name: str) -> None:
+    saved(server, name, TOPK, description=name)
+    for width in (1440, 390):
+        tab = form_at(tab_at, server, width=width, height=800)
+        page = tab.page
+        page.on("dialog", lambda dialog, tab=tab: tab.wrong.append("a script ran"))
+        choose(page, name)
+        expect(hint(page)).to_have_text(f"Loaded: {name}")
+        assert page.locator(".main-content").evaluate("page => page.scrollWidth <= page.clientWidth")
+        page.get_by_role("link", name="Templates", exact=True).click()
+        expect(page.get_by_role("link", name=name, exact=True)).to_have_text(name)
+        assert page.locator(".main-content").evaluate("page => page.scrollWidth <= page.clientWidth")
+    httpx.delete(f"{server.url}api/v1/templates/{templates(server)[name]['id']}").raise_for_status()
