@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 from harness import Dashboard, Server, Tab, processes_of
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from scripted_studio import Studio
+
+# A page takes seconds to be drawn on a machine that is busy with other tests.
+expect.set_options(timeout=15_000)
 
 _CHROMIUM = (
     "--no-sandbox",

@@ -82,7 +82,8 @@ async function toClipboard(text) {
 // A button that copies what `text()` gives and says in its own place, for a moment, what became of it.
 function copyButton(label, text, attributes = {}) {
   let back = null
-  const said = el("span", {role: "status"}, label)
+  // Not a status: that would take the button's name from it.
+  const said = el("span", {"aria-live": "polite"}, label)
   const button = el("button", {type: "button", ...attributes, onmousedown: (event) => event.preventDefault(),
     onclick: async () => {
       const {content, done = "Copied"} = text()

@@ -39,6 +39,9 @@ class FoldedSection:
 
     def show(self, training: Training) -> None:
         """Take the training as it is now."""
+        if self.training is None and self._open:
+            # The tab remembered it as open before there was anything to ask about.
+            self._refresh.want(now=True)
         self.training = training
         self._show()
 
