@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from core.run import CHECKPOINTS
 
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u200e\u200f\u202a-\u202e\u2066-\u2069]')
+
 
 def remove_checkpoints(folder: Path) -> tuple[tuple[str, ...], int]:
     """Remove all checkpoints of a run folder; the removed paths and their size in bytes."""
@@ -21,13 +23,19 @@ def remove_checkpoints(folder: Path) -> tuple[tuple[str, ...], int]:
     return tuple(str(path) for path in found), freed
 
 
-def remove_checkpoint(folder: Path, path: str) -> bool:
-    """Remove one checkpoint of a run folder; False, and nothing removed, where `path` does not lie in it.
+def own_checkpoint(folder: Path, path: str) -> Path | None:
+    """Where a run folder's checkpoint lies; None where `path` is not in the folder.
 
     The path was reported by a trainer, perhaps by one of another machine.
     """
     wanted = Path(path).resolve()
-    if wanted.parent != (folder / CHECKPOINTS).resolve():
+    return wanted if wanted.parent == (folder / CHECKPOINTS).resolve() else None
+
+
+def remove_checkpoint(folder: Path, path: str) -> bool:
+    """Remove one checkpoint of a run folder; False, and nothing removed, where `path` does not lie in it."""
+    wanted = own_checkpoint(folder, path)
+    if wanted is None:
         return False
     remove_tree(wanted)
     return True
@@ -50,12 +58,11 @@ def remove_tree(path: Path) -> int:
 def attachment(name: str) -> dict[str, str]:
     """The header that lets a browser keep an answer as a file of this name (RFC 6266).
 
-    Whatever the name holds, the file's name has no path, no control character, and at most 150 characters before its
+    Whatever the name holds, the file's name has no path, no control character, and at most 200 bytes before its
     ending; clients that know only ASCII get underscores for the rest.
     """
-    stem, dot, ending = re.sub(
-        r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u200e\u200f\u202a-\u202e\u2066-\u2069]', "_", name
-    ).rpartition(".")
-    safe = (stem.strip(" .")[:150] or "file") + dot + ending
-    ascii = re.sub(r"[^ -~]|[%']", "_", safe)
-    return {"Content-Disposition": f"attachment; filename=\"{ascii}\"; filename*=UTF-8''{quote(safe, safe='')}"}
+    stem, _, ending = _UNSAFE.sub("_", name).rpartition(".")
+    stem = stem.encode()[:200].decode(errors="ignore").strip(" .") or "file"
+    plain = re.sub(r"[^ -~]|[%']", "_", f"{stem}.{ending}")
+    exact = quote(f"{stem}.{ending}", safe="")
+    return {"Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{exact}"}

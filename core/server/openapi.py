@@ -27,7 +27,7 @@ _REFUSALS = {
 def document(operations: Iterable[Operation], version: str) -> bytes:
     """The OpenAPI document as JSON."""
     operations = list(operations)
-    kinds = {ProblemDetails, *(operation.answer for operation in operations)}
+    kinds = {ProblemDetails, *(operation.answer for operation in operations if operation.answer is not None)}
     kinds |= {operation.body for operation in operations if operation.body is not None}
     kinds |= {operation.query for operation in operations if operation.query is not NoQuery}
     ordered = sorted(kinds, key=lambda kind: kind.__name__)
@@ -68,6 +68,9 @@ def _described(
     operation: Operation, refs: dict[type[msgspec.Struct], dict[str, Any]], components: dict[str, Any]
 ) -> dict[str, Any]:
     summary, _, description = (inspect.getdoc(operation.handle) or "").partition("\n\n")
+    content: dict[str, Any] = {} if operation.answer is None else {JSON: {"schema": refs[operation.answer]}}
+    content |= {media_type: {} for media_type in operation.downloads}
+    told = inspect.getdoc(operation.answer) if operation.answer is not None else None
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": " ".join(summary.split()),
@@ -75,8 +78,8 @@ def _described(
         "parameters": [*_path_parameters(operation), *_query_parameters(operation, components)],
         "responses": {
             str(operation.status): {
-                "description": inspect.getdoc(operation.answer) or "Done.",
-                "content": {JSON: {"schema": refs[operation.answer]}},
+                "description": told or "Done.",
+                "content": content,
             }
         },
     }

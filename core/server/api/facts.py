@@ -18,15 +18,27 @@ from projections.checkpoints import CheckpointRow
 from .. import problems
 from ..files import remove_checkpoint
 from . import answers
+from .downloads import checkpoint_tar, log_text, metrics_csv
 from .operation import JSON, Call
 
 _ROWS_AT_ONCE = 1_000
+_EVERY_STEP = 2**63 - 1
 
 
 class MetricsQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which steps, and which of their metrics."""
 
-    limit: Annotated[int, Meta(ge=1, le=1_000_000, description="Steps, each with the rows of all its SAEs.")] = 1_000
+    limit: (
+        Annotated[
+            int,
+            Meta(
+                ge=1,
+                le=1_000_000,
+                description="Steps, each with the rows of all its SAEs; where it is left out 1,000, and all for csv.",
+            ),
+        ]
+        | None
+    ) = None
     order: Annotated[
         Literal["asc", "desc"], Meta(description="asc: the first steps; desc: the last, newest first.")
     ] = "asc"
@@ -40,17 +52,33 @@ class MetricsQuery(msgspec.Struct, frozen=True, kw_only=True):
         | None
     ) = None
     fields: Annotated[str | None, Meta(description="Only these metrics, with commas between.")] = None
+    format: Annotated[Literal["json", "csv"], Meta(description="csv is a file to keep, with one header row.")] = "json"
 
 
 class LogsQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which log lines."""
 
-    limit: Annotated[int, Meta(ge=1, le=100_000)] = 50
+    limit: (
+        Annotated[
+            int, Meta(ge=1, le=100_000, description="Where it is left out 50 of the order's first, and all for text.")
+        ]
+        | None
+    ) = None
     before: Annotated[int, Meta(ge=0, description="Only lines before this version.")] | None = None
     after: Annotated[int, Meta(ge=0, description="Only lines after this version.")] | None = None
     level: Annotated[str | None, Meta(description="The lowest level that is shown.")] = None
     q: Annotated[str | None, Meta(description="Looked for in logger and message as it stands.")] = None
-    order: Annotated[Literal["asc", "desc"], Meta(description="desc: the newest lines, newest first.")] = "desc"
+    order: (
+        Annotated[
+            Literal["asc", "desc"],
+            Meta(
+                description="desc: the newest lines, newest first; asc: the oldest. Text is asc by default, and"
+                " its `limit` leaves the newest lines in either order."
+            ),
+        ]
+        | None
+    ) = None
+    format: Annotated[Literal["json", "text"], Meta(description="text is a file to keep.")] = "json"
 
 
 class EvaluationsQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +107,7 @@ async def get_metrics(call: Call) -> Response:
         "from_step": query.from_step,
         "to_step": query.to_step,
         "points": query.points,
-        "limit": query.limit,
+        "limit": query.limit or (1_000 if query.format == "json" else _EVERY_STEP),
         "order": query.order,
         "fields": fields,
     }
@@ -90,6 +118,8 @@ async def get_metrics(call: Call) -> Response:
         return metrics.history(con, training_id, sae=query.sae, **wanted)
 
     table, position = await call.studio.snapshot(read)
+    if query.format == "csv":
+        return metrics_csv(table, row.name)
     return StreamingResponse(_rows(table, position), media_type=JSON)
 
 
@@ -106,20 +136,35 @@ def _encoded(table: Any) -> bytes:
     return msgspec.json.encode(table.to_pylist())[1:-1]
 
 
-async def get_logs(call: Call) -> answers.Logs:
-    """A training's log lines: the newest, or with `before` those that came before a version."""
+async def get_logs(call: Call) -> answers.Logs | Response:
+    """A training's log lines: the newest, or with `before` those that came before a version.
+
+    As text the whole log is a file to keep, its oldest line first: `2026-11-25T11:00:00.123Z LEVEL logger: message`.
+    """
     query, training_id = call.query(LogsQuery), call.path["id"]
-    await call.studio.state(training_id)
-    lines, position = await call.studio.snapshot(
-        lambda con: logs.lines(
-            con,
+    row, _ = await call.studio.training(training_id)
+    if query.format == "text":
+        return await log_text(
+            call.studio,
             training_id,
+            row.name,
             limit=query.limit,
             before=query.before,
             after=query.after,
             level=query.level,
             q=query.q,
-            order=query.order,
+            order=query.order or "asc",
+        )
+    lines, position = await call.studio.snapshot(
+        lambda con: logs.lines(
+            con,
+            training_id,
+            limit=query.limit or 50,
+            before=query.before,
+            after=query.after,
+            level=query.level,
+            q=query.q,
+            order=query.order or "desc",
         )
     )
     return answers.Logs(data=lines, position=position)
@@ -136,6 +181,16 @@ async def get_checkpoint(call: Call) -> answers.Checkpoint:
     """One checkpoint."""
     await call.studio.state(call.path["id"])
     return answers.Checkpoint(**msgspec.structs.asdict((await _checkpoint(call))[0]))
+
+
+async def download_checkpoint(call: Call) -> Response:
+    """A checkpoint's folder as a tar archive, made while it is sent.
+
+    Refused where the files do not lie in the training's own folder on this machine.
+    """
+    training, _ = await call.studio.training(call.path["id"])
+    row, _ = await _checkpoint(call)
+    return await checkpoint_tar(call.studio.settings.run_folder(training.id), row, training.name)
 
 
 async def delete_checkpoint(call: Call) -> answers.Accepted:

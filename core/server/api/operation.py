@@ -19,6 +19,9 @@ from ..studio import Studio
 
 PREFIX = "/api/v1"
 JSON = "application/json"
+CSV = "text/csv"
+TEXT = "text/plain"
+TAR = "application/x-tar"
 MAX_BODY = 4 * 2**20
 """Bytes that a request body may have."""
 
@@ -59,17 +62,19 @@ class Call:
 class Operation:
     """`path` is below `PREFIX`, or absolute where it begins with a slash. The handler's docstring describes it.
 
-    `answer` is what a success holds; a handler may also return a whole `Response`.
+    `answer` is what a success holds (None: no JSON); a handler may also return a whole `Response`, of one of the
+    `downloads`' media types where these are asked for.
     """
 
     method: str
     path: str
     handle: Callable[[Call], Awaitable[msgspec.Struct | Response]]
-    answer: type[msgspec.Struct]
+    answer: type[msgspec.Struct] | None
     status: int = 200
     query: type[msgspec.Struct] = NoQuery
     body: type[msgspec.Struct] | None = None
     refusals: tuple[int, ...] = ()
+    downloads: tuple[str, ...] = ()
 
     @property
     def full_path(self) -> str:

@@ -20,7 +20,7 @@ from core.commands import (
 from ..maintenance import Job
 from . import answers as a
 from . import catalogue, facts, system, templates, trainings
-from .operation import Operation
+from .operation import CSV, TAR, TEXT, Operation
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -49,11 +49,35 @@ OPERATIONS: tuple[Operation, ...] = (
         body=ControlTraining,
         refusals=(404, 409, 413, 415, 422),
     ),
-    Operation("GET", "trainings/{id}/metrics", facts.get_metrics, a.Metrics, query=facts.MetricsQuery, refusals=(404,)),
-    Operation("GET", "trainings/{id}/logs", facts.get_logs, a.Logs, query=facts.LogsQuery, refusals=(404,)),
+    Operation(
+        "GET",
+        "trainings/{id}/metrics",
+        facts.get_metrics,
+        a.Metrics,
+        query=facts.MetricsQuery,
+        refusals=(404,),
+        downloads=(CSV,),
+    ),
+    Operation(
+        "GET",
+        "trainings/{id}/logs",
+        facts.get_logs,
+        a.Logs,
+        query=facts.LogsQuery,
+        refusals=(404,),
+        downloads=(TEXT,),
+    ),
     Operation("GET", "trainings/{id}/checkpoints", facts.list_checkpoints, a.Checkpoints, refusals=(404,)),
     Operation("GET", "trainings/{id}/checkpoints/{step}", facts.get_checkpoint, a.Checkpoint, refusals=(404,)),
     Operation("DELETE", "trainings/{id}/checkpoints/{step}", facts.delete_checkpoint, a.Accepted, refusals=(404, 409)),
+    Operation(
+        "GET",
+        "trainings/{id}/checkpoints/{step}/download",
+        facts.download_checkpoint,
+        None,
+        refusals=(404, 409),
+        downloads=(TAR,),
+    ),
     Operation(
         "GET",
         "trainings/{id}/evaluations",
