@@ -40,7 +40,7 @@ class Component(JSComponent):
         self._on_action = callback
 
     def present(self, view: dict[str, Any]) -> None:
-        """Send `view` to the browser, unless it shows the same already."""
+        """Send `view` to the browser, unless it shows the same already. It is not to be changed afterwards."""
         if view != self._shown:
             self._shown = view
             self.send({"type": "show", "view": view})

@@ -172,7 +172,7 @@ class NewTrainingPage:
                 self._saving = None
                 self._show()
             case "save" if self._saving is not None and not self._saving["busy"]:
-                self._saving |= {"busy": True, "problem": "", "name_problem": ""}
+                self._saving = {**self._saving, "busy": True, "problem": "", "name_problem": ""}
                 self._show()
                 self._session.spawn(self._save(str(message.get("name", "")), str(message.get("description", ""))))
             case "update" if form.template is not None:
@@ -294,7 +294,7 @@ class NewTrainingPage:
 
             def fail() -> None:
                 if self._saving is not None:
-                    self._saving |= {"busy": False, "name_problem": at_name, "problem": problem}
+                    self._saving = {**self._saving, "busy": False, "name_problem": at_name, "problem": problem}
                 self._show()
 
             self._session.change(fail)

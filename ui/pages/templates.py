@@ -124,7 +124,7 @@ class TemplatesPage:
                 self._edit = None
                 self._show()
             case "save" if self._edit is not None and not self._edit["busy"]:
-                self._edit |= {"busy": True, "name_problem": "", "problem": ""}
+                self._edit = {**self._edit, "busy": True, "name_problem": "", "problem": ""}
                 self._show()
                 changes = {"name": str(message.get("name", "")), "description": str(message.get("description", ""))}
                 self._session.spawn(self._save(self._edit["id"], self._edit["version"], changes))
@@ -164,7 +164,7 @@ class TemplatesPage:
 
             def fail() -> None:
                 if self._edit is not None:
-                    self._edit |= {"busy": False, "name_problem": at_name, "problem": problem}
+                    self._edit = {**self._edit, "busy": False, "name_problem": at_name, "problem": problem}
                 self._show()
 
             self._session.change(fail)

@@ -238,6 +238,10 @@ class Form:
         if self._loaded is None:
             return []
         then, now = plain(self._loaded.config), self.config()
+        if "hidden_dim" not in then or "hidden_dim" not in now:
+            # Left open, the width is the model's: saying so or not is the same.
+            then.pop("hidden_dim", None)
+            now.pop("hidden_dim", None)
         return [field.label for field in FIELDS if then.get(field.name) != now.get(field.name)]
 
     def hint(self) -> dict[str, Any]:
