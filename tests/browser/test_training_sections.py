@@ -344,7 +344,7 @@ def test_a_reload_keeps_the_place_and_which_sections_are_open(
     place = scrolled(tab, 600)
     assert place == 600
     tab.page.reload()
-    expect(section.locator("tbody tr")).to_have_count(1)
+    expect(section.locator("tbody tr")).to_have_count(1, timeout=30_000)
     expect(tab.page.get_by_role("button", name="Hyperparameters", exact=True)).to_have_attribute(
         "aria-expanded", "true"
     )

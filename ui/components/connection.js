@@ -16,23 +16,30 @@ function keepPlace() {
   })
   const kept = JSON.parse(recall("place") ?? "null")
   if (!kept?.top || kept.url !== location.search) return
-  // What belongs there comes bit by bit: try until the page is long enough, or until somebody scrolls it.
+  // What belongs there comes bit by bit and moves what is below it: hold the place until the page has kept its height
+  // for a while, or until somebody scrolls.
   const over = new AbortController()
   for (const sign of ["wheel", "touchmove", "pointerdown", "keydown", "popstate"]) {
     addEventListener(sign, () => over.abort(), {signal: over.signal, passive: true, capture: true})
   }
-  const until = performance.now() + 15000
-  const put = () => {
+  const until = performance.now() + 20000
+  let height = 0
+  let since = 0
+  const hold = (now) => {
     if (over.signal.aborted) return
     const box = scroller()
-    if (box && box.scrollHeight - box.clientHeight >= kept.top) {
-      box.scrollTop = kept.top
-      return over.abort()
+    if (box?.scrollHeight !== height) {
+      height = box?.scrollHeight
+      since = now
     }
-    if (performance.now() < until) requestAnimationFrame(put)
+    if (box && box.scrollHeight - box.clientHeight >= kept.top) {
+      if (Math.abs(box.scrollTop - kept.top) >= 1) box.scrollTop = kept.top
+      if (now - since > 2000) return over.abort()
+    }
+    if (now < until) requestAnimationFrame(hold)
     else over.abort()
   }
-  put()
+  requestAnimationFrame(hold)
 }
 
 export function render({model, view}) {
