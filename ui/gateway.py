@@ -150,14 +150,6 @@ class Deleted(msgspec.Struct, frozen=True, kw_only=True):
     bytes_freed: int = 0
 
 
-class _Retried(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-
-
-class _Completed(msgspec.Struct, frozen=True, kw_only=True):
-    config: TrainingConfig | None = None
-
-
 class TrainingPage(msgspec.Struct, frozen=True, kw_only=True):
     """Some of the trainings, the number of all that the search finds by status, and the position they are true at."""
 
@@ -356,11 +348,6 @@ class Gateway:
         query = {"limit": limit} if before is None else {"limit": limit, "before": before}
         return await self._get(f"trainings/{quote(training_id, safe='')}/activity", ActivityPage, query)
 
-    async def completed(self, config: dict[str, Any]) -> TrainingConfig | None:
-        """A configuration with its defaults filled in; None where something is wrong with it."""
-        response = await self._send("POST", "trainings/check", json={"config": config})
-        return self._decode(response, _Completed).config
-
     async def retry_training(self, training: Training, *, name: str, key: str) -> str:
         """Start a new training with the configuration of `training`, linked to it; its id.
 
@@ -368,8 +355,8 @@ class Gateway:
         """
         config = msgspec.json.decode(msgspec.json.encode(training.config))
         body = {"config": config, "name": name, "retry_of": training.id}
-        response = await self._send("POST", "trainings", json=body, headers={"Idempotency-Key": key})
-        return self._decode(response, _Retried).id
+        response = await self._send("POST", "trainings", json=body, key=key)
+        return self._decode(response, Created).id
 
     async def rename_training(self, training_id: str, name: str) -> None:
         """Give the training another name."""
@@ -393,8 +380,7 @@ class Gateway:
             body["name"] = name
         if template_id:
             body["template_id"] = template_id
-        headers = {"Idempotency-Key": key} if key else None
-        return self._decode(await self._send("POST", "trainings", json=body, headers=headers), Created)
+        return self._decode(await self._send("POST", "trainings", json=body, key=key), Created)
 
     async def check(self, config: dict[str, Any]) -> Check:
         """What the server says of a configuration; an unknown model or data set is looked at, which takes seconds."""
@@ -452,9 +438,11 @@ class Gateway:
     async def _get(self, path: str, answer: type[_Answer], query: dict[str, Any] | None = None) -> _Answer:
         return self._decode(await self._send("GET", path, params=query), answer)
 
-    async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+    async def _send(self, method: str, path: str, *, key: str | None = None, **request: Any) -> httpx.Response:
         try:
-            response = await self._client.request(method, path, headers=self._acting, **request)
+            response = await self._client.request(
+                method, path, headers={**self._acting, **({"Idempotency-Key": key} if key else {})}, **request
+            )
         except httpx.TimeoutException as error:
             raise ApiAway("The server did not answer in time.") from error
         except httpx.TransportError as error:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from events.wire import ACTOR_HEADER
 from ui.gateway import ApiAway, ApiRefused, Gateway
 
 TRAINING = {"id": "one", "name": "a run", "status": "running", "step": 3, "position": 17, "from_the_future": 1}
@@ -87,3 +89,24 @@ async def test_nobody_there_is_said_as_such(error: Any) -> None:
 
     with pytest.raises(ApiAway):
         await gateway(fail).trainings()
+
+
+async def test_what_is_created_for_a_person_carries_who_it_is_and_can_be_sent_twice() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(201, json={"id": "new", "position": 3})
+
+    acting = gateway(answer).acting_for("user:ada.signed")
+    created = await acting.create_training({"k": 3}, name="mine", template_id="t", key="once")
+    assert created.id == "new"
+    assert (seen[0].headers["Idempotency-Key"], seen[0].headers[ACTOR_HEADER]) == ("once", "user:ada.signed")
+    assert msgspec.json.decode(seen[0].content) == {"config": {"k": 3}, "name": "mine", "template_id": "t"}
+
+
+async def test_a_refusal_names_its_fields() -> None:
+    problem = {"detail": "name is taken.", "errors": [{"field": "name", "message": "taken"}]}
+    with pytest.raises(ApiRefused) as refused:
+        await gateway(lambda request: httpx.Response(422, json=problem)).save_template("a", "", {})
+    assert [(one.field, one.message) for one in refused.value.fields] == [("name", "taken")]

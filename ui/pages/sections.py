@@ -138,7 +138,7 @@ class HyperparametersSection(FoldedSection):
         asked = hyperparameters.fixed(config)
         found: list[str] = []
         try:
-            while (defaults := await self._session.gateway.completed(asked)) is not None:
+            while (defaults := (await self._session.gateway.check(asked)).config) is not None:
                 name = hyperparameters.next_set(config, defaults, asked)
                 if name is None:
                     break
