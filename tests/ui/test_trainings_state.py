@@ -12,8 +12,8 @@ from events.event import Event, Recorded, event_type
 from events.log import LogWritten
 from events.status import RESUMABLE, Status
 from events.training import Sae, StepTrained, TrainingConfig, TrainingPaused
-from ui.state import trainings as state
 from ui.gateway import Training
+from ui.state import trainings as state
 
 CONFIG = TrainingConfig(
     model="openai-community/gpt2",
