@@ -393,6 +393,8 @@ class LiveCharts:
             SaveTool(filename=f"{title} {chart.metric}", description=f"Save this chart as PNG: {chart.title}"),
         )
         plot.toolbar.active_drag = zoom
+        # There is no other way to drag, so that there is nothing to choose.
+        zoom.visible = False
         plot.toolbar.logo = None
         plot.toolbar.stylesheets = [InlineStyleSheet(css=_TOOLBAR)]
         plot.xgrid.grid_line_color = None
@@ -418,6 +420,7 @@ class LiveCharts:
             )
         hover = HoverTool(renderers=list[DataRenderer](drawn[:1]), tooltips=read + "</div>", mode="vline")
         hover.line_policy = "nearest"
+        hover.visible = False
         self._hovers.append((hover, drawn))
         plot.add_tools(hover)
         return plot
