@@ -80,19 +80,31 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetricRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The charted metrics of one SAE at one step; None where the log has no finite value."""
+    """The charted metrics of one SAE at one step; None where the log has no finite value.
+
+    `timestamp` is in µs since 1970, `device_memory` in bytes.
+    """
 
     step: int
     sae: int = 0
+    timestamp: int = 0
+    tokens: float | None = None
     loss: float | None = None
+    loss_reconstruction: float | None = None
+    loss_sparsity: float | None = None
+    loss_auxiliary: float | None = None
     l0: float | None = None
     fvu: float | None = None
     dead_latents: float | None = None
     learning_rate: float | None = None
+    sparsity_coefficient: float | None = None
+    grad_norm: float | None = None
     tokens_per_second: float | None = None
+    device_memory: float | None = None
 
 
-_CHARTED = [name for name in MetricRow.__struct_fields__ if name not in ("step", "sae")]
+# Step, SAE and timestamp are in every answer.
+_CHARTED = [name for name in MetricRow.__struct_fields__ if name not in ("step", "sae", "timestamp")]
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,9 +328,18 @@ class Gateway:
         answer = await self._get(f"trainings/{quote(training_id, safe='')}", _TrainingAnswer)
         return answer, answer.position
 
-    async def history(self, training_id: str, *, points: int) -> History:
-        """The training's metrics from its first step, in `points` buckets that keep the extremes of each metric."""
-        query = {"points": points, "fields": ",".join(_CHARTED)}
+    async def history(
+        self, training_id: str, *, points: int, from_step: int | None = None, to_step: int | None = None
+    ) -> History:
+        """The training's metrics in at most `points` rows an SAE, which keep the extremes of each metric.
+
+        From the first step to the last, or from `from_step` to `to_step`, both included.
+        """
+        query: dict[str, Any] = {"points": points, "fields": ",".join(_CHARTED)}
+        if from_step is not None:
+            query["from_step"] = from_step
+        if to_step is not None:
+            query["to_step"] = to_step
         return await self._get(f"trainings/{quote(training_id, safe='')}/metrics", History, query)
 
     async def logs(

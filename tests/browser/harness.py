@@ -141,6 +141,42 @@ class Tab:
             name,
         )
 
+    def drawn(self, name: str) -> dict[str, Any]:
+        """The columns that a chart's visible lines are drawn from, and whether its scale is logarithmic."""
+        return self.page.evaluate(
+            _with_view("""name => {
+                const plot = find(name)?.model
+                const lines = (plot?.renderers ?? []).filter(line => line.glyph && line.visible)
+                return {
+                    x: lines.map(line => line.glyph.x.field), y: lines.map(line => line.glyph.y.field),
+                    log: plot?.y_scale.type === "LogScale",
+                }
+            }"""),
+            name,
+        )
+
+    def ranges(self, name: str) -> dict[str, tuple[float, float]]:
+        """The ends of a chart's axes."""
+        return self.page.evaluate(
+            _with_view("""name => {
+                const {x_range, y_range} = find(name).model
+                return {x: [x_range.start, x_range.end], y: [y_range.start, y_range.end]}
+            }"""),
+            name,
+        )
+
+    def frame(self, name: str) -> tuple[float, float, float]:
+        """Where a chart's lines are on the page: left edge, width, middle from above."""
+        box = self.chart(name)
+        inner = self.page.evaluate(
+            _with_view("""name => {
+                const {left, width, top, height} = find(name).frame.bbox
+                return {left, width, middle: top + height / 2}
+            }"""),
+            name,
+        )
+        return box["x"] + inner["left"], inner["width"], box["y"] + inner["middle"]
+
 
 class Dashboard:
     """The dashboard's process with a proxy before it, following a scripted API that can go away and come back."""

@@ -187,27 +187,32 @@ class Studio:
 
     # The API
 
-    def history(self, training_id: str, points: int) -> list[dict[str, Any]]:
+    def history(
+        self, training_id: str, points: int, from_step: int = 1, to_step: int = 1 << 32
+    ) -> list[dict[str, Any]]:
         """Steps in `points / 2` buckets: two rows each, one with every column's least and one with its greatest."""
         preempted = [
             (event.step, raw.position)
             for event, raw in self.events
             if isinstance(event, TrainingResumed) and raw.stream == f"training-{training_id}"
         ]
-        steps: dict[int, list[StepTrained]] = {}
+        steps: dict[int, list[tuple[StepTrained, int]]] = {}
         for event, raw in self.events:
             if not isinstance(event, StepTrained) or raw.stream != f"training-{training_id}":
                 continue
+            if not from_step <= event.step <= to_step:
+                continue
             if not any(event.step > step and raw.position < position for step, position in preempted):
-                steps.setdefault(event.sae, []).append(event)
+                steps.setdefault(event.sae, []).append((event, raw.occurred_at))
         rows: list[dict[str, Any]] = []
         for sae, events in steps.items():
             size = max(1, -(-len(events) * 2 // points)) if len(events) > points else 1
             for begin in range(0, len(events), size):
                 bucket = events[begin : begin + size]
                 fields = [name for name in StepTrained.__struct_fields__ if name not in ("step", "sae")]
-                values = {name: [getattr(event, name) for event in bucket] for name in fields}
-                for end, pick in ((bucket[0], min), (bucket[-1], max))[: len(bucket)]:
+                values = {name: [getattr(event, name) for event, _ in bucket] for name in fields}
+                values["timestamp"] = [occurred_at for _, occurred_at in bucket]
+                for (end, _), pick in ((bucket[0], min), (bucket[-1], max))[: len(bucket)]:
                     picked = {name: None if column[0] is None else pick(column) for name, column in values.items()}
                     rows.append({"step": end.step, "sae": sae, **picked})
         return sorted(rows, key=lambda row: (row["step"], row["sae"]))
@@ -270,7 +275,9 @@ class Studio:
         with self.lock:
             if missing := self._missing(request):
                 return missing
-            rows = self.history(request.path_params["id"], int(request.query_params["points"]))
+            query = request.query_params
+            known = {name: int(query[name]) for name in ("points", "from_step", "to_step") if name in query}
+            rows = self.history(request.path_params["id"], **known)
             return self._answer(request, {"data": rows, "position": self.head})
 
     async def _logs(self, request: Request) -> Response:

@@ -10,17 +10,23 @@ from hypothesis import strategies as st
 
 from events.training import StepTrained
 from ui.gateway import MetricRow
-from ui.steps import Steps
+from ui.steps import Series, Steps, until
 
 
 def row(step: int, sae: int = 0, **values: float | None) -> MetricRow:
     filled: dict[str, float | None] = dict.fromkeys(("loss", "l0", "fvu", "dead_latents"), step + sae / 10)
-    return MetricRow(step=step, sae=sae, learning_rate=1e-3, tokens_per_second=5.0, **{**filled, **values})
+    shared: dict[str, float | None] = {"learning_rate": 1e-3, "tokens_per_second": 5.0, "tokens": step}
+    return MetricRow(step=step, sae=sae, timestamp=second(step), **{**shared, **filled, **values})
 
 
-def live(step: int, sae: int = 0) -> StepTrained:
+def second(step: int) -> int:
+    """When a step was: a second after the one before it, in µs."""
+    return 1_700_000_000_000_000 + step * 1_000_000
+
+
+def live(step: int, sae: int = 0) -> tuple[StepTrained, int]:
     value = step + sae / 10
-    return StepTrained(
+    event = StepTrained(
         step=step,
         sae=sae,
         loss=value,
@@ -34,6 +40,7 @@ def live(step: int, sae: int = 0) -> StepTrained:
         tokens=step,
         tokens_per_second=5.0,
     )
+    return event, second(step)
 
 
 @given(
@@ -55,7 +62,8 @@ def test_every_step_comes_once_and_whole_wherever_history_ends_and_batches_are_c
         assert added is not None
         for name, values in added.items():
             columns[name] += values
-    assert columns["step"] == list(range(1, total + 1))
+    assert columns["step"] == columns["tokens"] == list(range(1, total + 1))
+    assert columns["time"] == list(range(total))
     for sae in range(saes):
         assert columns[f"loss_{sae}"] == [step + sae / 10 for step in range(1, total + 1)]
     assert {len(column) for column in columns.values()} == {total}
@@ -75,13 +83,43 @@ def test_an_sae_that_was_not_known_is_reported() -> None:
 
 
 def test_a_value_that_is_not_there_is_no_number() -> None:
-    _, columns = Steps.of([row(1, loss=None), row(2)])
-    assert math.isnan(columns["loss_0"][0])
-    assert columns["loss_0"][1] == 2
+    _, columns = Steps.of([row(1), row(2, loss=None), row(3)])
+    assert columns["loss_0"][0] == 1
+    assert math.isnan(columns["loss_0"][1])
+    assert columns["loss_0"][2] == 3
 
 
 def test_no_history_has_the_columns_of_its_saes() -> None:
     steps, columns = Steps.of([], saes=2)
     assert steps.names == list(columns)
-    assert {"step", "loss_0", "loss_1", "learning_rate"} <= set(columns)
+    assert {"step", "tokens", "time", "loss_0", "loss_1", "grad_norm_1", "learning_rate"} <= set(columns)
     assert not any(columns.values())
+
+
+def test_time_counts_from_when_the_training_began() -> None:
+    _, columns = Steps.of([row(5), row(9)], began=second(2))
+    assert columns["time"] == [3, 7]
+    # A clock that was set back begins anew rather than counting below zero.
+    _, columns = Steps.of([row(5), row(9)], began=second(7))
+    assert columns["time"] == [0, 4]
+
+
+def test_a_range_is_asked_for_with_one_known_step_beyond_each_end() -> None:
+    series = Series(Steps.of([row(step) for step in (1, 10, 20, 30)])[1])
+    assert series.steps_around("step", 9.5, 20) == (1, 30)
+    assert series.steps_around("step", 11, 19) == (10, 20)
+    assert series.steps_around("time", -50, 500) == (1, 30)
+    assert series.steps_around("tokens", 700, 900) == (30, 30)
+
+
+def test_live_steps_join_the_series_and_those_of_a_range_can_be_had() -> None:
+    steps, columns = Steps.of([row(1), row(2)])
+    series = Series(columns)
+    added = steps.add([live(3), live(4), live(5)])
+    assert added is not None
+    series.extend(added)
+    assert series.live == 3
+    assert series.columns["step"] == [1, 2, 3, 4, 5]
+    assert series.after(2, "step", 4.5)["loss_0"] == [3, 4]
+    assert series.after(4, "time", 2)["step"] == []
+    assert until(added, "tokens", 3)["step"] == [3]

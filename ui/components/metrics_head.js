@@ -1,35 +1,98 @@
-// Above the charts: their legend, and what there is to say while there are none.
+// Above the charts: their legend, how they are to be drawn, and what there is to say while there are none.
+const REMEMBERED = "saestudio_charts"
+
+function remembered() {
+  // Where the browser keeps nothing for pages, the choices last as long as the page.
+  try { return JSON.parse(localStorage.getItem(REMEMBERED)) } catch { return null }
+}
+
+function remember(choices) {
+  try { localStorage.setItem(REMEMBERED, JSON.stringify(choices)) } catch { /* as above */ }
+}
+
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
+  let choices = {}
+  let spans = []
+  const choose = (change) => {
+    choices = {...choices, ...change}
+    remember(choices)
+    act({type: "choose", ...choices})
+  }
 
-  const legend = el("div", {class: "legend"})
+  const legend = el("div", {class: "legend", role: "group", "aria-label": "Lines"})
   const toggle = el("button", {type: "button", class: "text", onclick: () => act({type: "toggle"})})
+  const axes = el("div", {class: "axes", role: "group", "aria-label": "Charts by"},
+    ...[["step", "Step"], ["tokens", "Tokens"], ["time", "Time"]].map(([axis, label]) => el("button",
+      {type: "button", "data-axis": axis, onclick: () => choose({axis})}, label)))
+  const log = el("input", {type: "checkbox", onchange: () => choose({log: log.checked})})
+  const range = el("input", {type: "range", min: 0, step: 1, "aria-label": "Smoothing",
+    oninput: () => say(),
+    onchange: () => choose({smoothing: spans[range.value].span})})
+  const span = el("output", {class: "span quiet"})
+  const say = () => {
+    const {label} = spans[range.value]
+    setText(span, label)
+    range.setAttribute("aria-valuetext", label)
+  }
+  const csv = el("a", {class: "button", download: true, title: "Every step and metric as CSV"}, "CSV")
+  const controls = el("div", {class: "controls", role: "group", "aria-label": "How the charts are drawn"},
+    axes, el("label", {class: "check"}, log, "Log scale"),
+    el("label", {class: "smoothing"}, "Smoothing", range, span), csv)
+  const zoomed = el("span", {class: "quiet"})
+  const zoom = el("div", {class: "zoom", hidden: true}, zoomed,
+    el("button", {type: "button", onclick: () => act({type: "whole"})}, "Show all"))
   const waiting = el("p", {class: "waiting quiet", role: "status"})
   const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
     el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
-  const bones = el("div", {class: "bones", "aria-label": "Loading the charts"},
-    ...Array.from({length: 6}, () => el("div", {class: "bone"})))
+  const bones = el("div", {class: "bones"})
 
-  const drawLegend = part(legend, (lines, node) => node.replaceChildren(...lines.map((line) => {
-    const swatch = el("i", {class: line.dash})
-    swatch.style.setProperty("--line-colour", line.colour)
-    return el("button", {
-      type: "button", class: "line", "aria-pressed": String(line.visible),
-      title: line.visible ? `Hide ${line.label}` : `Show ${line.label}`,
-      onclick: () => act({type: "line", index: line.index}),
-    }, swatch, line.label)
-  })))
+  const drawBones = part(bones, (number, node) => node.replaceChildren(
+    ...Array.from({length: number}, () => el("div", {class: "bone"}))))
+  const drawLegend = part(legend, (lines, node) => {
+    const focused = view.shadow_el.activeElement?.dataset?.line
+    node.replaceChildren(...lines.map((line) => {
+      const swatch = el("i", {class: line.dash})
+      swatch.style.setProperty("--line-colour", line.colour)
+      return el("button", {
+        type: "button", class: "line", "data-line": line.index, "aria-pressed": String(line.visible),
+        title: line.visible ? `Hide ${line.label}` : `Show ${line.label}`,
+        onclick: () => act({type: "line", index: line.index}),
+      }, swatch, line.label)
+    }))
+    if (focused != null) node.querySelector(`[data-line="${focused}"]`)?.focus()
+  })
+  const drawChoices = part(controls, (said) => {
+    choices = said.choices
+    spans = said.spans
+    for (const button of axes.children)
+      button.setAttribute("aria-pressed", String(button.dataset.axis === choices.axis))
+    log.checked = choices.log
+    range.max = spans.length - 1
+    range.value = Math.max(0, spans.findIndex(({span}) => span === choices.smoothing))
+    say()
+  })
 
   listen(model, view, {show: ({view: head}) => {
     drawLegend(head.lines)
+    drawChoices({choices: head.choices, spans: head.spans})
     setText(toggle, head.open ? "Hide" : "Show live metrics")
     toggle.setAttribute("aria-expanded", String(head.open))
+    controls.hidden = !head.open
+    csv.href = head.csv
+    zoom.hidden = !head.zoom
+    setText(zoomed, head.zoom)
     waiting.hidden = !head.waiting
     setText(waiting, head.waiting)
     notice.hidden = !head.failed
     setText(notice.firstChild, head.failed)
-    bones.hidden = !head.loading
+    drawBones(head.bones)
+    setClass(bones, head.loading ? "bones" : "bones still")
+    if (head.loading) bones.setAttribute("aria-label", "Loading the charts")
+    else bones.removeAttribute("aria-label")
   }})
+  const kept = remembered()
+  if (kept) act({type: "choose", ...kept})
   return el("section", {"aria-label": "Live metrics"},
-    el("div", {class: "top"}, el("h2", {}, "Live metrics"), legend, toggle), notice, waiting, bones)
+    el("div", {class: "top"}, el("h2", {}, "Live metrics"), legend, zoom, controls, toggle), notice, waiting, bones)
 }

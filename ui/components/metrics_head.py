@@ -6,9 +6,10 @@ from .component import Component, script, style
 
 
 class MetricsHead(Component):
-    """The charts' title and legend, their skeleton, and why there are none.
+    """The charts' title and legend, how they are drawn, their skeleton, and why there are none.
 
-    Actions: `toggle` (show or hide the charts), `line` (`index`: show or hide one SAE's lines), `retry`.
+    Actions: `toggle` (show or hide the charts), `line` (`index`: show or hide one SAE's lines), `choose` (`axis`,
+    `log`, `smoothing`; also, at the beginning, what the browser remembers of them), `whole` (leave the zoom), `retry`.
     """
 
     _esm = script("metrics_head.js")

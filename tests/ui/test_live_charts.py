@@ -1,0 +1,109 @@
+"""Which charts a training has, what a browser may choose, and that a tick costs one message."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from bokeh.document import Document
+from bokeh.document.events import ColumnsStreamedEvent, DocumentPatchedEvent
+from bokeh.models import LogScale
+
+from events.training import TrainingConfig
+from ui.charts.live import Choices, LiveCharts, charts_of, expected_charts
+from ui.gateway import MetricRow, Training
+from ui.steps import Columns, Steps
+
+
+def columns_of(*steps: int, saes: int = 2, **values: float) -> Columns:
+    always: dict[str, float] = dict.fromkeys(("loss", "l0", "fvu", "learning_rate", "grad_norm"), 0.5)
+    rows = [
+        MetricRow(step=step, sae=sae, timestamp=step * 1_000_000, tokens=step, **{**always, **values})
+        for step in steps
+        for sae in range(saes)
+    ]
+    return Steps.of(rows, saes=saes)[1]
+
+
+def titles(columns: Columns) -> list[str]:
+    return [chart.title for chart in charts_of(columns, 2)]
+
+
+def test_a_chart_is_drawn_where_it_has_something_to_show() -> None:
+    plain = titles(columns_of(1, 2, dead_latents=0))
+    assert plain == ["Loss", "L0", "FVU", "Dead latents", "Learning rate", "Gradient norm", "Tokens/s"]
+    assert "Device memory, bytes" in titles(columns_of(1, device_memory=2e9))
+    assert "Sparsity coefficient" in titles(columns_of(1, sparsity_coefficient=1e-4))
+    parts = [title for title in titles(columns_of(1, loss_reconstruction=0.4, loss_auxiliary=0.1)) if "," in title]
+    assert parts == ["Loss, reconstruction", "Loss, auxiliary"]
+    assert not any("," in title for title in titles(columns_of(1, loss_reconstruction=0.5, loss_auxiliary=0)))
+
+
+@pytest.mark.parametrize(
+    ("said", "choices"),
+    [
+        ({"axis": "time", "log": True, "smoothing": 100}, Choices(axis="time", log=True, smoothing=100)),
+        ({"axis": "constructor", "log": "yes", "smoothing": 17}, Choices()),
+        ({"axis": ["step"], "log": None, "smoothing": "100", "other": 1}, Choices()),
+        ({}, Choices()),
+    ],
+)
+def test_a_browser_can_choose_what_there_is_and_nothing_else(said: dict[str, Any], choices: Choices) -> None:
+    assert Choices.of(said) == choices
+
+
+def test_a_log_scale_is_taken_where_a_value_can_be_shown_on_it() -> None:
+    columns = columns_of(1, 2, dead_latents=0, tokens_per_second=math.nan)
+    charts = LiveCharts(["a", "b"], columns, Choices(log=True))
+    scales = {
+        chart.metric: isinstance(plot.y_scale, LogScale)
+        for chart, plot in zip(charts.charts, charts.figures, strict=True)
+    }
+    assert scales["loss"]
+    assert scales["l0"]
+    assert not scales["dead_latents"]
+    assert not scales["tokens_per_second"]
+    charts.choose(Choices(), columns)
+    assert not any(isinstance(plot.y_scale, LogScale) for plot in charts.figures)
+
+
+@pytest.mark.parametrize("choices", [Choices(), Choices(axis="time", log=True, smoothing=100)])
+def test_new_steps_travel_in_one_message_whatever_was_chosen(choices: Choices) -> None:
+    charts = LiveCharts(["a", "b"], columns_of(1, 2), choices)
+    document = Document()
+    for plot in charts.figures:
+        document.add_root(plot)
+    sent: list[DocumentPatchedEvent] = []
+    document.on_change(lambda event: sent.append(event))
+    charts.stream(columns_of(3))
+    assert [type(event) for event in sent] == [ColumnsStreamedEvent]
+    assert len({len(column) for column in charts.source.data.values()}) == 1
+
+
+def test_nothing_that_the_browser_makes_of_the_charts_comes_back() -> None:
+    charts = LiveCharts(["a", "b"], columns_of(1, 2), Choices())
+    charts.choose(Choices(axis="tokens", log=True, smoothing=10), columns_of(1, 2))
+    models = {model for plot in charts.figures for model in plot.references()}
+    assert len(models) > 100
+    assert not any(model.syncable for model in models)
+
+
+def test_a_smoothed_line_leaves_the_measured_one_as_it_is() -> None:
+    rows = [MetricRow(step=step, loss=float(step % 2), tokens=step) for step in range(1, 101)]
+    columns = Steps.of(rows)[1]
+    charts = LiveCharts(["a"], columns, Choices(smoothing=30))
+    assert list(charts.source.data["loss_0"]) == columns["loss_0"]
+    smooth = list(charts.source.data["loss_0~"])
+    assert smooth[-1] == pytest.approx(0.5, abs=0.02)
+    assert max(smooth[50:]) < 0.6
+
+
+def test_the_place_kept_free_is_that_of_the_charts_that_will_come() -> None:
+    config = TrainingConfig(model="demo", architecture_type="topk")
+    topk = Training(id="a", name="a", status="running", config=config, device="cpu")
+    assert expected_charts(topk) == len(charts_of(columns_of(1), 2))
+    config = TrainingConfig(model="demo", architecture_type="jumprelu")
+    jumprelu = Training(id="a", name="a", status="running", config=config, device="cuda:0")
+    coming = columns_of(1, loss_sparsity=0.1, sparsity_coefficient=0.1, device_memory=1)
+    assert expected_charts(jumprelu) == len(charts_of(coming, 2))
