@@ -1,12 +1,12 @@
 // Above the charts: their legend, how they are to be drawn, and what there is to say while there are none.
 const REMEMBERED = "saestudio_charts"
 
-function remembered() {
+function keptChoices() {
   // Where the browser keeps nothing for pages, the choices last as long as the page.
   try { return JSON.parse(localStorage.getItem(REMEMBERED)) } catch { return null }
 }
 
-function remember(choices) {
+function keepChoices(choices) {
   try { localStorage.setItem(REMEMBERED, JSON.stringify(choices)) } catch { /* as above */ }
 }
 
@@ -16,7 +16,7 @@ export function render({model, view}) {
   let spans = []
   const choose = (change) => {
     choices = {...choices, ...change}
-    remember(choices)
+    keepChoices(choices)
     act({type: "choose", ...choices})
   }
 
@@ -91,7 +91,7 @@ export function render({model, view}) {
     if (head.loading) bones.setAttribute("aria-label", "Loading the charts")
     else bones.removeAttribute("aria-label")
   }})
-  const kept = remembered()
+  const kept = keptChoices()
   if (kept) act({type: "choose", ...kept})
   return el("section", {"aria-label": "Live metrics"},
     el("div", {class: "top"}, el("h2", {}, "Live metrics"), legend, zoom, controls, toggle), notice, waiting, bones)

@@ -1,12 +1,9 @@
 // The form of a new training: template selection, fields, what a start would need, and the dialog that saves a template.
 // What is typed is sent as text; what it means, and what is wrong with it, comes back with the next view.
 
-const DRAFT = "saestudio-draft"
-
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
   const inSight = () => view.shadow_el.activeElement
-  let unique = 0
 
   // Template selection. What is picked is shown only once it is loaded.
   const select = el("select", {"aria-label": "Load template", onchange: () => {
@@ -301,15 +298,8 @@ export function render({model, view}) {
       update.title = `Save these changes in the template ${template.loaded}`
       drawDialog(form.save)
     },
-    keep: ({draft}) => sessionStorage.setItem(DRAFT, JSON.stringify(draft)),
+    keep: ({draft}) => remember("draft", JSON.stringify(draft)),
   })
-  let draft = null
-  try {
-    draft = JSON.parse(sessionStorage.getItem(DRAFT))
-  } catch {
-    // Somebody else's: as if there were none.
-    sessionStorage.removeItem(DRAFT)
-  }
-  act({type: "draft", draft})
+  act({type: "draft", draft: JSON.parse(recall("draft") ?? "null")})
   return el("div", {class: "page"}, el("h1", {}, "New training"), notice, bones, body, dialog)
 }
