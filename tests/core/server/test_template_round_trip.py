@@ -112,7 +112,7 @@ class Never:
         raise OSError("Nothing is started here.")
 
 
-@pytest.mark.parametrize("examples", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_loaded_template_is_started_with_every_field(examples: int) -> None:
     @settings(max_examples=examples, phases=[Phase.generate])
     @given(st.lists(STARTABLE, min_size=2, max_size=2))
