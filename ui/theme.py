@@ -106,6 +106,8 @@ PAGE_SX = {
         "fontWeight": 700,
         "letterSpacing": "-0.01em",
         "whiteSpace": "nowrap",
+        # On a phone the links need the room; the first of them leads home.
+        "@media (max-width: 480px)": {"display": "none"},
     },
     "& .MuiToolbar-root": {"minHeight": "56px !important"},
     "& .main": {"backgroundColor": "var(--mui-palette-background-default)"},

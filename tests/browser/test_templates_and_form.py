@@ -313,6 +313,9 @@ def test_any_name_is_text_and_is_cut_well(server: Server, tab_at: TabAt, name: s
         choose(page, name)
         expect(hint(page)).to_have_text(f"Loaded: {name}")
         assert page.locator(".main-content").evaluate("page => page.scrollWidth <= page.clientWidth")
+        assert page.get_by_role("button", name="Toggle theme").evaluate(
+            "button => button.getBoundingClientRect().right <= innerWidth"
+        )
         page.get_by_role("link", name="Templates", exact=True).click()
         expect(page.get_by_role("link", name=name, exact=True)).to_have_text(name)
         assert page.locator(".main-content").evaluate("page => page.scrollWidth <= page.clientWidth")

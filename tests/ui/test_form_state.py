@@ -176,7 +176,7 @@ def test_the_chosen_model_offers_its_layers_hooks_and_width(form: Form) -> None:
     form.edit("model", "demo")
     assert [value for value, _ in fields(form)["training_layers"]["options"]] == ["0", "1", "2", "3"]
     assert [value for value, _ in fields(form)["hook_types"]["options"]] == list(DEMO.hooks)
-    assert fields(form)["hidden_dim"]["placeholder"] == "128 (of the model)"
+    assert fields(form)["hidden_dim"]["placeholder"] == "128"
     assert form.to_save()["hidden_dim"] == 128
     form.edit("model", "another")
     assert "hidden_dim" not in form.to_save()

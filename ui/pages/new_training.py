@@ -250,6 +250,8 @@ class NewTrainingPage:
                 self._refusal = f"Not started. {refused}"
                 if isinstance(refused, ApiRefused) and refused.fields:
                     form.take_check(Check(problems=refused.fields), revision)
+                    if form.revision == revision:
+                        self._refusal = "Not started: what is wrong stands above and at its field."
                 self._show()
 
             self._session.change(take)

@@ -361,7 +361,7 @@ class Form:
             case "target_hook_type" if facts is not None:
                 shown["options"] = [["", self._placeholder(field)], *([hook, hook] for hook in facts.hooks)]
             case "hidden_dim" if facts is not None:
-                shown["placeholder"] = f"{facts.hidden_dim} (of the model)"
+                shown |= {"placeholder": str(facts.hidden_dim), "note": "the model's own"}
             case "device":
                 names = dict.fromkeys(["auto", "cpu", *(device.id for device in self.devices), self.inputs["device"]])
                 shown |= {"kind": "choice", "options": [[str(name), str(name)] for name in names]}
