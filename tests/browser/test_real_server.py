@@ -75,15 +75,18 @@ def test_a_running_training_shows_its_history_at_once_and_grows(server: Server, 
 
 
 def test_pause_and_resume_are_what_the_trainer_did(server: Server, training: str, tab_at: TabAt) -> None:
+    """And a second browser sees it as it happens."""
     tab = tab_at(f"{server.url}?training={training}")
-    page = tab.page
+    page, other = tab.page, tab_at(f"{server.url}?training={training}").page
+    expect(other.get_by_role("button", name="Pause", exact=True)).to_be_enabled()
     page.get_by_role("button", name="Pause", exact=True).click()
     expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=150_000)
+    expect(other.get_by_role("button", name="Resume")).to_be_visible()
     assert status(server, training) == "paused"
     paused_at = server.ask(f"trainings/{training}")["step"]
     wait_until(lambda: tab.steps()[-1] == paused_at, "the last step before the pause")
     page.get_by_role("button", name="Resume").click()
-    expect(page.locator("h1 + .status")).to_have_text("Running", timeout=150_000)
+    expect(page.locator(".title .status")).to_have_text("Running", timeout=150_000)
     wait_until(lambda: tab.steps()[-1] > paused_at + 5, "steps after the resume", 60)
     steps = tab.steps()
     assert steps == sorted(set(steps))
@@ -99,9 +102,13 @@ def test_a_killed_server_is_said_at_once_and_the_page_comes_back_by_itself(
     server: Server, training: str, tab_at: TabAt
 ) -> None:
     tab = tab_at(f"{server.url}?training={training}")
-    tab.allowed = CUT_OFF
+    form = tab_at(f"{server.url}?page=new")
+    tab.allowed = form.allowed = CUT_OFF
     wait_until(lambda: tab.steps() and tab.log_lines(), "history and log")
     lines = tab.whole_log()
+    form.page.get_by_label("Total steps", exact=True).fill("777")
+    form.page.get_by_label("Total steps", exact=True).press("Tab")
+    wait_until(lambda: "777" in form.page.evaluate("sessionStorage['saestudio:draft'] ?? ''"), "the draft")
     server.kill()
     killed = time.monotonic()
     expect(tab.page.locator(".banner")).to_be_visible(timeout=3_000)
@@ -117,6 +124,8 @@ def test_a_killed_server_is_said_at_once_and_the_page_comes_back_by_itself(
     again = tab.whole_log()
     assert again == sorted(set(again))
     assert set(lines[-10:]) <= set(again)
+    expect(form.page.get_by_label("Total steps", exact=True)).to_have_value("777", timeout=60_000)
+    expect(form.page.locator(".connection .status")).to_contain_text("live · position")
 
 
 @pytest.mark.crash

@@ -259,7 +259,7 @@ def test_the_buttons_say_what_the_events_say_and_refusals_are_sentences(dashboar
     pause.click()
     wait_until(lambda: (one, "pause") in studio.controls, "the request")
     # The click alone changes nothing: the training still runs as far as anybody has said.
-    expect(tab.page.locator("h1 + .status")).to_have_text("Running")
+    expect(tab.page.locator(".title .status")).to_have_text("Running")
     studio.set(one, status="pausing")
     studio.emit(one, PauseRequested(), stream="control")
     expect(tab.page.get_by_role("button", name="Pausing…")).to_be_disabled()
@@ -268,7 +268,7 @@ def test_the_buttons_say_what_the_events_say_and_refusals_are_sentences(dashboar
     expect(tab.page.get_by_role("button", name="Resume")).to_be_enabled()
     studio.set(one, status="completed")
     studio.emit(one, TrainingCompleted(step=5))
-    expect(tab.page.locator("h1 + .status")).to_have_text("Completed")
+    expect(tab.page.locator(".title .status")).to_have_text("Completed")
     expect(tab.page.locator(".buttons button")).to_have_text(["Retry", "Delete"])
 
 
