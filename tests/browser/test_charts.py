@@ -26,8 +26,10 @@ def drag(tab: Tab, chart: str, begin: float, end: float) -> None:
     mouse = tab.page.mouse
     mouse.move(x + begin * width, y)
     mouse.down()
-    mouse.move(x + (begin + end) / 2 * width, y)
-    mouse.move(x + end * width, y)
+    for part in (begin + 0.1 * (end - begin), (begin + end) / 2, end):
+        mouse.move(x + part * width, y)
+        # A busy tab makes one of all moves within a frame, and of a drag in one move nothing.
+        tab.page.evaluate("() => new Promise(requestAnimationFrame)")
     mouse.up()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from bokeh.document import Document
-from bokeh.document.events import ColumnsStreamedEvent, DocumentPatchedEvent
+from bokeh.document.events import ColumnsStreamedEvent, DocumentChangedEvent
 from bokeh.models import LogScale
 
 from events.training import TrainingConfig
@@ -74,7 +74,7 @@ def test_new_steps_travel_in_one_message_whatever_was_chosen(choices: Choices) -
     document = Document()
     for plot in charts.figures:
         document.add_root(plot)
-    sent: list[DocumentPatchedEvent] = []
+    sent: list[DocumentChangedEvent] = []
     document.on_change(lambda event: sent.append(event))
     charts.stream(columns_of(3))
     assert [type(event) for event in sent] == [ColumnsStreamedEvent]
