@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from events.training import StepTrained
 
@@ -48,4 +49,5 @@ def spiked(step: int, *, total: int) -> StepTrained:
         for index, (name, line) in enumerate(_METRICS.items())
     }
     whole = {name: int(values.pop(name)) for name in ("dead_latents", "device_memory")}
-    return StepTrained(step=step, l0_fraction=0.01, tokens=step * 1_024, **whole, **values)
+    metrics: dict[str, Any] = {**values, **whole}
+    return StepTrained(step=step, l0_fraction=0.01, tokens=step * 1_024, **metrics)

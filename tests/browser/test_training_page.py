@@ -57,7 +57,7 @@ def test_no_step_is_missing_or_twice_where_history_ends_and_live_begins(dashboar
 
     def train() -> None:
         step = 100
-        while step < 800 and not opened.wait(0.005):
+        while step < 800 and not opened.wait(0.02):
             step += 1
             studio.train(one, step, step)
 

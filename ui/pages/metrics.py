@@ -65,6 +65,7 @@ class MetricsSection:
         self._zoom: tuple[float, float] | None = None
         self._zoomed: tuple[float, float] | None = None
         self._hidden: set[int] = set()
+        self._reserved: int | None = None
         self._head = MetricsHead(sizing_mode="stretch_width")
         self._head.on_action(self._act)
         self._grid = pn.Column(sizing_mode="stretch_width", css_classes=["charts"], stylesheets=[_GRID])
@@ -308,7 +309,9 @@ class MetricsSection:
 
     def _reserve(self, charts: int) -> None:
         """Keep the charts' place free, so that nothing below them moves when they come."""
-        self._grid.stylesheets = [_GRID, _place(charts)]
+        if charts != self._reserved:
+            self._reserved = charts
+            self._grid.stylesheets = [_GRID, _place(charts)]
 
     def _zoom_text(self) -> str:
         if self._zoomed is None:
