@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from events.training import StepTrained
 
@@ -47,7 +48,6 @@ def spiked(step: int, *, total: int) -> StepTrained:
         name: line.spike if step % apart == (apart // 3 + 1_037 * index) % apart else line.level
         for index, (name, line) in enumerate(_METRICS.items())
     }
-    dead, memory = int(values.pop("dead_latents")), int(values.pop("device_memory"))
-    return StepTrained(
-        step=step, l0_fraction=0.01, tokens=step * 1_024, dead_latents=dead, device_memory=memory, **values
-    )
+    whole = {name: int(values.pop(name)) for name in ("dead_latents", "device_memory")}
+    metrics: dict[str, Any] = {**values, **whole}
+    return StepTrained(step=step, l0_fraction=0.01, tokens=step * 1_024, **metrics)

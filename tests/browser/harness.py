@@ -99,8 +99,11 @@ class Tab:
             raise
 
     def idle(self) -> None:
-        """Wait until every model has been drawn."""
-        self.page.wait_for_function("window.Bokeh?.documents.length && Bokeh.documents.every(d => d.is_idle)")
+        """Wait until every model has been drawn, and nothing lies over them any more."""
+        self.page.wait_for_function(
+            "window.Bokeh?.documents.length && Bokeh.documents.every(d => d.is_idle)"
+            " && !document.querySelector('#loader')"
+        )
 
     def log_lines(self) -> list[int]:
         """The versions of the log lines in sight, from top to bottom."""
