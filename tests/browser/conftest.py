@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -58,8 +59,10 @@ def tab_at(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callabl
         yield open_
         kept = os.environ.get("SAESTUDIO_SCREENSHOTS")
         if kept:
+            name = re.sub(r"\W+", "-", request.node.name)[:120].strip("-")
             for number, tab in enumerate(tabs):
-                tab.page.screenshot(path=Path(kept) / f"{request.node.name}-{number}.png")
+                if not tab.page.is_closed():
+                    tab.page.screenshot(path=Path(kept) / f"{name}-{number}.png")
     for tab in tabs:
         tab.check()
 

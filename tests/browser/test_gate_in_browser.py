@@ -50,6 +50,9 @@ def test_a_code_opens_a_live_page_on_which_a_click_is_its_persons(server: Server
         tab.page.goto(f"http://127.0.0.1:{port}{prefix}/")
         expect(tab.page.locator(".connection .status")).to_contain_text("live · position", timeout=60_000)
         training.complete(2)
+        # Before the way to the server ends, which would be one more thing that goes wrong.
+        tab.check()
+        tab.page.close()
 
 
 def test_without_a_cookie_and_with_a_used_code_nothing_is_shown(server: Server, tab_at: TabAt) -> None:
@@ -65,3 +68,5 @@ def test_without_a_cookie_and_with_a_used_code_nothing_is_shown(server: Server, 
             expect(tab.page.get_by_text(re.compile("sign-in link from saestudio status"))).to_be_visible()
             assert tab.page.context.cookies() == []
             assert tab.page.locator("script, .connection").count() == 0
+        first.check()
+        first.page.close()

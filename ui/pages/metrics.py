@@ -352,8 +352,9 @@ class MetricsSection:
             return
         self._choices = choices
         if self._charts is not None and self._series is not None:
-            self._zoom = self._zoomed = None
-            self._charts.choose(choices, self._series.columns)
+            # New figures, not other axes in the old ones: a browser that is just being sent the old ones cannot take
+            # changes of what it does not know yet.
+            self._build()
         self._show()
 
     def _toggle(self) -> None:
