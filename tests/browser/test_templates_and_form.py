@@ -262,6 +262,7 @@ def test_the_templates_page_finds_marks_copies_and_uses(server: Server, tab_at: 
     assert templates(server)["zebra"]["updated_by"].startswith("user:")
 
 
+@pytest.mark.timeout(400)
 def test_start_asks_nothing_else_and_the_training_is_there_at_once(server: Server, tab_at: TabAt) -> None:
     template = saved(server, "to start", {**TOPK, "total_steps": 40, "training_layers": [1]})
     page = form_at(tab_at, server, f"?page=new&template={template}").page
@@ -275,7 +276,7 @@ def test_start_asks_nothing_else_and_the_training_is_there_at_once(server: Serve
     row = server.ask(f"trainings/{training}")
     assert (row["template_id"], row["config"]["k"], row["config"]["warmup_steps"]) == (template, 8, 7)
     assert row["actor"].startswith("user:")
-    wait_until(lambda: server.ask(f"trainings/{training}")["status"] == "completed", "its end", 90)
+    wait_until(lambda: server.ask(f"trainings/{training}")["status"] == "completed", "its end", 300)
     page.go_back()
     expect(field(page, "k")).to_have_value("8")
 
