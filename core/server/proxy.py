@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -71,12 +71,11 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            response = await self._http(Request(scope, receive))
-            await response(scope, receive, send)
+            await self._http(Request(scope, receive, send), send)
         elif scope["type"] == "websocket":
             await self._websocket(WebSocket(scope, receive, send))
 
-    async def _http(self, request: Request) -> Response:
+    async def _http(self, request: Request, send: Send) -> None:
         target = httpx.URL("http://child", raw_path=_target(request.scope))
         headers = [*_passed(request.headers), *self._own(request.scope).items()]
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
@@ -86,14 +85,19 @@ class Proxy:
         try:
             answer = await self._client.send(upstream, stream=True)
         except httpx.TransportError:
-            return self._away()
-        response = StreamingResponse(_body(answer), answer.status_code)
-        response.raw_headers = [
-            (name.lower(), value)
-            for name, value in answer.headers.raw
-            if name.decode("latin-1").lower() not in _NOT_PASSED
-        ]
-        return response
+            await self._away()(request.scope, request.receive, send)
+            return
+        try:
+            response = StreamingResponse(answer.aiter_raw(), answer.status_code)
+            response.raw_headers = [
+                (name.lower(), value)
+                for name, value in answer.headers.raw
+                if name.decode("latin-1").lower() not in _NOT_PASSED
+            ]
+            await response(request.scope, request.receive, send)
+        finally:
+            # Not in the body's iterator: it is never begun where the browser has gone meanwhile.
+            await answer.aclose()
 
     async def _websocket(self, socket: WebSocket) -> None:
         headers = [(name, value) for name, value in _passed(socket.headers) if not name.startswith(_HANDSHAKE)]
@@ -174,14 +178,6 @@ async def _outward(socket: WebSocket, child: ClientConnection) -> None:
 
 def _can_be_sent(code: int) -> bool:
     return code in (*range(1000, 1004), *range(1007, 1015)) or 3000 <= code < 5000
-
-
-async def _body(answer: httpx.Response) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in answer.aiter_raw():
-            yield chunk
-    finally:
-        await answer.aclose()
 
 
 def _target(scope: Scope) -> bytes:

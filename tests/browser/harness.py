@@ -112,11 +112,16 @@ class Tab:
         )
 
     def whole_log(self) -> list[int]:
-        """The versions of all log lines that the page has, read on the way from the top to the bottom."""
+        """The versions of all log lines, read from the first to the bottom; older ones are loaded before."""
         return self.page.get_by_role("log").evaluate(
             """async box => {
                 const drawn = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))
                 const seen = []
+                for (box.scrollTop = 0; ; box.scrollTop = 0) {
+                    await drawn()
+                    while (box.ariaBusy === "true") await drawn()
+                    if (box.scrollTop === 0) break
+                }
                 for (box.scrollTop = 0; ; box.scrollTop += 200) {
                     await drawn()
                     for (const line of box.querySelectorAll(".line[data-first]")) {

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from panel.custom import JSComponent
+from panel.io.state import state
+
+from ..ordered import ordered
 
 _FOLDER = Path(__file__).parent
 
@@ -60,7 +63,8 @@ class Component(JSComponent):
 
     def _handle_msg(self, data: Any) -> None:
         kind = data.get("type") if isinstance(data, dict) else None
-        if kind == "ready":
-            self.drawn()
-        elif isinstance(kind, str):
-            self._act(kind, data)
+        with ordered(state.curdoc):
+            if kind == "ready":
+                self.drawn()
+            elif isinstance(kind, str):
+                self._act(kind, data)

@@ -53,6 +53,10 @@ export function render({model, view}) {
     scroller.scrollTop = scroller.scrollHeight
     draw()
   }
+  const ask = (on) => {
+    asked = on
+    scroller.setAttribute("aria-busy", String(on))
+  }
   const setFollow = (on) => {
     follow = on
     followBox.checked = on
@@ -133,7 +137,7 @@ export function render({model, view}) {
     }
     if (mode !== "append") {
       more = older
-      asked = false
+      ask(false)
     }
     drawn = ""
     canvas.style.height = `${rows.length * ROW}px`
@@ -145,7 +149,7 @@ export function render({model, view}) {
     draw()
     setFollow(atEnd())
     if (more && !asked && first !== null && scroller.scrollTop < 10 * ROW) {
-      asked = true
+      ask(true)
       act({type: "older", before: first})
     }
   }, {passive: true})
@@ -182,7 +186,8 @@ export function render({model, view}) {
         setFollow(true)
         begun = message.beginning
       }
-      take(message)
+      // What is added to lines that went to an earlier drawing would stand here without them.
+      if (message.beginning === begun) take(message)
     },
   })
   return el("section", {class: "surface", "aria-label": "Log"},

@@ -11,6 +11,7 @@ from .component import Component, script, style
 
 class Log(Component):
     """Log lines with search, level and follow; lines are sent as messages and kept in the browser.
+
     Whether it is open is remembered by the tab, under the view's `place`.
 
     Actions: `toggle` (`open`), `search` (`q`), `level` (`level`), `older` (`before`: a version), `retry`, and `drawn`
@@ -20,13 +21,16 @@ class Log(Component):
     _esm = script("log.js")
     _stylesheets = style("log.css")
 
+    _beginning = 0
+
     def reset(self, lines: Sequence[LogLine], *, more: bool, beginning: int) -> None:
         """Show these lines and no others; `more`: there are older ones.
 
-        `beginning` numbers them: a browser that is shown a view of this number and has other lines, or none, says
-        `drawn`.
+        `beginning` numbers them and what is added to them: a browser that is shown a view of this number and has other
+        lines, or none, says `drawn`, and takes nothing that would be added.
         """
-        self._lines("reset", lines, more=more, beginning=beginning)
+        self._beginning = beginning
+        self._lines("reset", lines, more=more)
 
     def append(self, lines: Sequence[LogLine]) -> None:
         """Add newer lines at the end."""
@@ -39,4 +43,4 @@ class Log(Component):
 
     def _lines(self, mode: str, lines: Sequence[LogLine], **rest: Any) -> None:
         packed = [[line.version, line.timestamp, line.level, line.logger, line.message] for line in lines]
-        self.send({"type": "lines", "mode": mode, "lines": packed, **rest})
+        self.send({"type": "lines", "mode": mode, "lines": packed, "beginning": self._beginning, **rest})

@@ -176,7 +176,8 @@ class MetricsSection:
             else:
                 self._refresh_zoom.want()
         self._show()
-        self.push()
+        # In a change of its own: see `ordered`.
+        self._session.change(self.push)
 
     def _begin_live(self, saes: int) -> None:
         """Without a history, at least what comes from now on."""
@@ -249,7 +250,7 @@ class MetricsSection:
             target_l0=target_l0(self.training.config if self.training is not None else None),
             title=name or self._id,
             on_zoom=self._zoom_to,
-            on_whole=self._whole,
+            on_whole=lambda: self._session.change(self._whole),
         )
         for sae in self._hidden:
             self._charts.show_line(sae, visible=False)
@@ -352,9 +353,8 @@ class MetricsSection:
             return
         self._choices = choices
         if self._charts is not None and self._series is not None:
-            # New figures, not other axes in the old ones: a browser that is just being sent the old ones cannot take
-            # changes of what it does not know yet.
-            self._build()
+            self._zoom = self._zoomed = None
+            self._charts.choose(choices, self._series.columns)
         self._show()
 
     def _toggle(self) -> None:
