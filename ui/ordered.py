@@ -12,9 +12,9 @@ from bokeh.document import Document
 def ordered(document: Document | None) -> Iterator[None]:
     """Send what changes in here in the order in which it changes. The document is locked.
 
-    Panel writes layouts and messages past Bokeh's own queue, at once or, while the socket is busy, some time later. A
-    step for a chart then arrives before the chart does, "reference isn't known", and is lost. What a document holds back
-    goes through Bokeh's queue alone.
+    Panel writes layouts and messages past Bokeh's own queue: at once or, while the socket is busy, some time later.
+    A step for a chart then arrives before the chart does, "reference isn't known", and is lost. What a document holds
+    back goes through Bokeh's queue alone.
 
     A model is sent as it stands at the end: what is streamed into a source in the same change that has also made or
     replaced the source's data arrives twice.

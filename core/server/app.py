@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import sys
 import time
@@ -53,14 +54,9 @@ Say = Callable[[str], None]
 
 def create_app(studio: Studio) -> Starlette:
     """The server's application on an open data directory; `app.state.studio` is that."""
-    description = openapi.document(OPERATIONS, version("saestudio"))
-
-    async def describe(request: Request) -> Response:
-        return Response(description, media_type=JSON)
-
     routes: list[BaseRoute] = [Route(path, _endpoint(operations), methods=_METHODS) for path, operations in _by_path()]
     routes += [
-        Route("/openapi.json", describe, methods=["GET"]),
+        Route("/openapi.json", _describe, methods=["GET"]),
         WebSocketRoute(f"{PREFIX}/events/follow", follow),
         WebSocketRoute(f"{PREFIX}/ingest", ingest),
         # Nothing below the API's prefix is the dashboard's.
@@ -75,6 +71,16 @@ def create_app(studio: Studio) -> Starlette:
     )
     app.state.studio = studio
     return app
+
+
+async def _describe(request: Request) -> Response:
+    return Response(await asyncio.to_thread(_description), media_type=JSON)
+
+
+@functools.cache
+def _description() -> bytes:
+    # Made when it is first asked for: it takes longer than all the rest of a server's start.
+    return openapi.document(OPERATIONS, version("saestudio"))
 
 
 @contextlib.asynccontextmanager

@@ -61,7 +61,10 @@ class Proxy:
         self._own = own
         self._away = away
         self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket), limits=httpx.Limits(max_connections=None)),
+            # A unix socket has no certificate: without `verify` nobody's are loaded.
+            transport=httpx.AsyncHTTPTransport(
+                verify=False, uds=str(socket), limits=httpx.Limits(max_connections=None)
+            ),
             timeout=httpx.Timeout(None, connect=5.0),
             trust_env=False,
         )

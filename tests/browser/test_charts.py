@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -224,3 +225,36 @@ def test_pictures_and_figures_can_be_saved_by_keyboard_and_on_a_phone(dashboard:
     csv = tab.page.get_by_role("link", name="CSV")
     assert csv.evaluate("link => link.href") == f"{dashboard.url}api/v1/trainings/{one}/metrics?format=csv"
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.timeout(300)
+def test_live_steps_go_on_coming_while_choices_and_zooms_change(dashboard: Dashboard, tab_at: TabAt) -> None:
+    studio = dashboard.studio
+    one = studio.create("mixed000000001")
+    studio.start(one)
+    studio.train(one, 1, 200)
+    over = threading.Event()
+
+    def train() -> None:
+        step = 200
+        while step < 900 and not over.wait(0.02):
+            step += 1
+            studio.train(one, step, step)
+
+    trainer = threading.Thread(target=train)
+    tab = tab_at(f"{dashboard.url}?training={one}")
+    wait_until(lambda: tab.steps(), "the history")
+    trainer.start()
+    try:
+        drag(tab, "chart-loss", 0.1, 0.5)
+        expect(tab.page.get_by_role("button", name="Show all")).to_be_visible(timeout=30_000)
+        tab.page.get_by_label("Log scale").check()
+        wait_until(lambda: tab.ranges("chart-l0")["x"][0] < 1, "the whole")
+        drag(tab, "chart-l0", 0.6, 1.0)
+        wait_until(lambda: tab.steps()[0] > 1, "the end")
+        tab.page.get_by_role("button", name="Show all").click()
+    finally:
+        over.set()
+        trainer.join()
+    last = studio.trainings[one]["step"]
+    wait_until(lambda: tab.steps() == list(range(1, last + 1)), "every step once")

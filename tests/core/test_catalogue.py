@@ -36,6 +36,7 @@ def test_the_demo_model_is_small_enough_to_ship_and_says_how_good_it_is():
     assert loss <= 3.6
 
 
+@pytest.mark.slow
 def test_the_standard_library_is_a_corpus_like_any_other():
     found = inspect_dataset(STDLIB.source, pattern=STDLIB.pattern, dataset_id="stdlib")
     assert (found.format, found.source, found.pattern) == ("text", STDLIB.source, STDLIB.pattern)

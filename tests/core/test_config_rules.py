@@ -288,6 +288,7 @@ _json = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from([*TrainingConfig.__struct_fields__, "nonsense"]), _json, max_size=8))
 def test_no_configuration_however_wrong_makes_the_check_fail(raw: dict[str, Any]) -> None:
     found = check({"model": "tiny", "datasets": ["text"], **raw}, [MODEL], [TEXT], devices=["cpu"])

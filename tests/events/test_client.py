@@ -50,6 +50,7 @@ def events_of(messages: list[Followed]) -> list[Recorded]:
     return [recorded for message in messages if isinstance(message, list) for recorded in message]
 
 
+@pytest.mark.slow
 async def test_followers_from_the_beginning_from_the_middle_and_cut_ten_times_get_the_same(
     server: BareServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

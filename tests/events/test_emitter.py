@@ -220,6 +220,7 @@ def test_training_goes_on_without_a_server_and_everything_arrives_later(server: 
     assert any("until a server takes them" in sentence for sentence in trainer.said)
 
 
+@pytest.mark.slow
 def test_lost_connections_and_a_server_that_starts_again_lose_and_repeat_nothing(
     server: BareServer, tmp_path: Path
 ) -> None:
@@ -246,6 +247,7 @@ def test_lost_connections_and_a_server_that_starts_again_lose_and_repeat_nothing
     assert len(claims(server.store, training)) == 1
 
 
+@pytest.mark.slow
 def test_a_log_that_takes_nothing_for_a_while_gets_everything_later(
     server: BareServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -508,6 +510,7 @@ def test_a_log_restored_to_an_earlier_state_gets_the_rest_again(server: BareServ
     assert steps(server.store, training) == list(range(1, 301))
 
 
+@pytest.mark.slow
 def test_what_neither_log_nor_spool_has_is_told_and_the_rest_is_numbered_anew(
     server: BareServer, tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ HISTORY = st.lists(st.lists(EVENTS, min_size=1, max_size=8), min_size=1, max_siz
 QUICK = settings(max_examples=20)
 
 
+@pytest.mark.slow
 @given(HISTORY)
 @QUICK
 def test_folding_in_any_cuts_at_once_and_again_gives_the_same_rows(batches: list[list[Placed]]) -> None:
@@ -134,6 +135,7 @@ def test_folding_in_any_cuts_at_once_and_again_gives_the_same_rows(batches: list
         whole.close()
 
 
+@pytest.mark.slow
 @given(HISTORY)
 @QUICK
 def test_queries_show_what_the_events_add_up_to_one_by_one(batches: list[list[Placed]]) -> None:

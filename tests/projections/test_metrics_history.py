@@ -123,6 +123,7 @@ def extremes(table: Any, name: str, last: int, buckets: int) -> dict[int, tuple[
     return {bucket: (min(each), max(each)) for bucket, each in values.items()}
 
 
+@pytest.mark.slow
 @given(
     count=st.integers(2, 400),
     points=st.integers(2, 60),

@@ -72,6 +72,7 @@ def test_every_token_of_the_budget_is_served_exactly_once(lm, rows, batches):
         buffer.next_batch()
 
 
+@pytest.mark.slow
 def test_row_i_of_every_pair_is_the_same_token(lm, rows):
     buffer = make(lm, rows)
     expected = first_kept(lm, rows, 40 * BATCH)
@@ -173,6 +174,7 @@ def test_old_tokens_are_found_again_beyond_the_memory_of_the_replay(lm, rows, mo
         assert all(torch.equal(found[pair], expected[pair]) for pair in PAIRS)
 
 
+@pytest.mark.slow
 def test_restoring_reads_only_what_is_still_needed(lm, rows, monkeypatch):
     settings = {"total": 400 * BATCH, "capacity": 16 * BATCH, "rows_per_pass": 1}
     buffer = make(lm, rows, **settings)

@@ -49,6 +49,7 @@ def in_order(lm, entry, cache):
     return np.concatenate([source._array(number) for number in range(len(source._shards))])
 
 
+@pytest.mark.slow
 def test_documents_are_joined_by_eos_and_cut_into_rows_without_special_tokens(gpt2, entry, tmp_path):
     held_out = {text for text in PROSE if text in documents(entry, "held-out")}
     tokenizer = make_tokenizer(bos=False)

@@ -30,6 +30,7 @@ def about(subject: str, findings: list[Finding]) -> Finding:
     return next(finding for finding in findings if finding.subject == subject)
 
 
+@pytest.mark.slow
 def test_this_machine_is_fit_and_torch_is_asked_in_a_process_of_its_own(cli: Cli) -> None:
     found = cli("doctor", "--json")
     assert found.status == 0, found.out
@@ -43,6 +44,7 @@ def test_this_machine_is_fit_and_torch_is_asked_in_a_process_of_its_own(cli: Cli
     assert not cli.data_dir.exists()
 
 
+@pytest.mark.slow
 def test_a_server_and_a_holder_that_does_not_answer_are_told_apart(served: Cli, cli: Cli) -> None:
     from core import lock
     from core.settings import Settings

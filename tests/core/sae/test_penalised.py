@@ -240,6 +240,7 @@ def test_a_larger_coefficient_leaves_fewer_latents(kind: str) -> None:
     assert large < 0.7 * small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_latent_that_never_fires_is_brought_back(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def dead() -> int:

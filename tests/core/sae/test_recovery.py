@@ -76,6 +76,7 @@ def _evaluated(student: Student, world: World, factor: float) -> Recovered:
     )
 
 
+@pytest.mark.slow
 def test_features_are_found_far_above_chance_within_a_few_steps() -> None:
     assert recover(130, seed=0, k=9).mcc > 0.43  # chance is 0.38
 

@@ -145,6 +145,7 @@ def test_the_auxiliary_loss_moves_dead_latents_only(products: str) -> None:
         assert float(gradient[~alive].abs().max()) > 1e-6
 
 
+@pytest.mark.slow
 def test_a_latent_that_never_wins_is_brought_back_by_the_auxiliary_loss() -> None:
     def alive_after(alpha: float) -> int:
         model = TopK(width=16, latents=64, k=4, variance=16.0, dead_after=500, auxk_coefficient=alpha, seed=0)

@@ -143,5 +143,5 @@ async def serving(folder: Path, launch: Any = None, **settings: Any) -> AsyncIte
     async with running(options, launch=launch or FakeLaunch()) as server:
         if server.studio.store.version("catalog") < 3:
             await server.studio.append(Append("catalog", [TINY, WORDS]))
-        async with httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False, verify=False) as http:
             yield Client(server, http)

@@ -274,6 +274,7 @@ def test_a_poisoned_frame_is_kept_in_its_place(studio: Any, training: str) -> No
     assert [type(each) for each in events(studio, training)] == [StepTrained, EventRejected, EventRejected, StepTrained]
 
 
+@pytest.mark.slow
 def test_what_the_log_itself_cannot_keep_is_rejected_alone(
     studio: Any, training: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 from server_harness import FakeLaunch, serving
 
 from core.server.journal import Journal, dated
@@ -66,6 +67,7 @@ def test_what_is_in_the_checkpointed_file_or_of_another_log_is_forgotten(tmp_pat
     assert path.read_bytes() == b""
 
 
+@pytest.mark.slow
 async def test_a_server_whose_log_lost_its_newest_events_still_knows_what_was_said_of_a_training(
     tmp_path: Path,
 ) -> None:

@@ -23,6 +23,7 @@ async def steps(client: Client, training: str) -> list[int]:
     return [row["step"] for row in rows]
 
 
+@pytest.mark.slow
 async def test_what_finds_no_slot_waits_in_the_order_of_its_wish_and_says_for_what(
     client: Client, launch: FakeLaunch
 ) -> None:
@@ -99,6 +100,7 @@ async def test_a_trainer_that_died_while_there_was_no_server_is_interrupted_or_r
     assert len(launch.started) == 3
 
 
+@pytest.mark.slow
 async def test_a_training_whose_run_folder_is_held_is_not_started_a_second_time(
     client: Client, launch: FakeLaunch
 ) -> None:

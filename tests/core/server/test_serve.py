@@ -138,6 +138,7 @@ async def test_followers_are_told_that_the_server_restarts(tmp_path: Path) -> No
     assert socket.close_code == 1012
 
 
+@pytest.mark.slow
 def test_the_server_and_its_requests_load_no_machine_learning_library_and_a_signal_ends_it(tmp_path: Path) -> None:
     server = Process(tmp_path / "data")
     assert not {"torch", "transformers", "datasets", "panel", "bokeh", "holoviews"} & set(server.ready["loaded"])

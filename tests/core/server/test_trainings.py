@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from server_harness import CONFIG, Client, names, there
 
 from core import run as runs
@@ -33,6 +34,7 @@ async def test_a_created_training_runs_to_its_end_and_every_step_is_there_once(c
     assert [one["type"] for one in activity[::-1]][:2] == ["TrainingCreated", "TrainingLaunched"]
 
 
+@pytest.mark.slow
 async def test_pause_saves_and_ends_the_process_and_resume_goes_on_in_a_new_one(client: Client, launch) -> None:
     training = await client.create(total_steps=400)
     await client.until(training, "running", step=3)

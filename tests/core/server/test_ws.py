@@ -232,6 +232,7 @@ def buffered(server: BareServer) -> list[int]:
     return [each.transport.get_write_buffer_size() for each in list(connections) if each.transport is not None]
 
 
+@pytest.mark.slow
 def test_a_follower_that_reads_nothing_costs_bounded_memory_and_delays_nobody(server: BareServer) -> None:
     for first in range(1, 60_001, 4_000):
         write(server, "training-a", *(step(number) for number in range(first, first + 4_000)))
@@ -258,6 +259,7 @@ def test_a_follower_that_reads_nothing_costs_bounded_memory_and_delays_nobody(se
         idle.close()
 
 
+@pytest.mark.slow
 async def test_a_hundred_followers_at_once_get_everything(server: BareServer) -> None:
     await asyncio.to_thread(write, server, "training-a", *(step(number) for number in range(1, 201)))
 
@@ -463,6 +465,7 @@ def test_a_writer_is_told_what_the_checkpointed_file_holds(tmp_path: Path) -> No
         wait_for(lambda: _pump(writer) and writer.checkpointed == 2)
 
 
+@pytest.mark.slow
 def test_a_writer_that_waits_for_no_answer_is_not_read_without_limit(
     server: BareServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,7 @@ def test_a_budget_bounds_it_and_a_pause_ends_it(lm: LanguageModel) -> None:
     assert Evaluation(lm, Rows(lm), [student]).run(3, BUDGET, lambda: True) == []
 
 
+@pytest.mark.slow
 def test_two_saes_share_the_clean_pass(lm: LanguageModel) -> None:
     pair = [_student("copy", layer=1), _student("nothing", layer=2)]
     together = Evaluation(lm, Rows(lm), pair).run(3, BUDGET)

@@ -115,6 +115,7 @@ def test_a_training_tells_everything_from_start_to_end(
     assert "L1.resid_post leaves" in caplog.text
 
 
+@pytest.mark.slow
 def test_its_progress_lines_are_those_that_the_command_line_reads(spec: Callable[..., RunSpec]) -> None:
     run = Run(spec(total_steps=3))
     run()
@@ -125,6 +126,7 @@ def test_its_progress_lines_are_those_that_the_command_line_reads(spec: Callable
     assert (steps[-1]["step"], steps[-1]["total_steps"], steps[-1]["eta_seconds"]) == (3, 3, 0.0)
 
 
+@pytest.mark.slow
 def test_a_paused_training_goes_on_with_the_very_next_step(spec: Callable[..., RunSpec]) -> None:
     straight = spec(total_steps=14)
     whole = Run(straight)
@@ -156,6 +158,7 @@ def test_a_checkpoint_can_be_asked_for(spec: Callable[..., RunSpec]) -> None:
     assert [(e.step, e.reason) for e in run.of(CheckpointSaved)] == [(2, "request"), (4, "end")]
 
 
+@pytest.mark.slow
 def test_a_resume_without_any_checkpoint_starts_anew_and_says_so(spec: Callable[..., RunSpec]) -> None:
     run = Run(spec(total_steps=2), resume=True)
     assert run() == "completed"
@@ -164,6 +167,7 @@ def test_a_resume_without_any_checkpoint_starts_anew_and_says_so(spec: Callable[
     assert [e.step for e in run.of(StepTrained)] == [1, 1, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_checkpoint_does_not_end_it(
     spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -227,6 +231,7 @@ def test_a_configuration_without_a_layer_is_refused(spec: Callable[..., RunSpec]
         Run(empty)()
 
 
+@pytest.mark.slow
 def test_signs_of_a_collapse_are_warned_about_once(
     spec: Callable[..., RunSpec], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -53,6 +53,7 @@ def _of(told: list[Event], kind: type[Event]) -> list[Event]:
     return [event for event in told if isinstance(event, kind)]
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_is_held_is_left_alone(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
     with hold(folder):
