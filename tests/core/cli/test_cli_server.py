@@ -13,6 +13,8 @@ from cli_harness import Cli
 
 from core.cli.server import tunnel
 
+pytestmark = pytest.mark.slow
+
 
 def test_up_says_where_it_is_and_down_ends_it(cli: Cli) -> None:
     process = cli.start("up", "--no-browser", "--no-dashboard", "--port=0")
@@ -56,7 +58,6 @@ def test_a_second_up_names_the_holder_and_ends_with_1(served: Cli) -> None:
     assert served("status", "--json").json()["log_id"] == holder["log_id"]
 
 
-@pytest.mark.slow
 def test_a_port_that_is_taken_is_passed_over_and_everything_names_the_real_one(cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -75,7 +76,6 @@ def test_a_port_that_is_taken_is_passed_over_and_everything_names_the_real_one(c
     assert f"ssh -N -L {real}:localhost:{real} " in lines[2]
 
 
-@pytest.mark.slow
 def test_detached_it_answers_when_the_command_returns_and_lives_on(cli: Cli) -> None:
     command = cli.start("up", "--detach", "--json", "--no-browser", "--no-dashboard", "--port=0")
     out, said = command.communicate(timeout=60)
@@ -87,7 +87,6 @@ def test_detached_it_answers_when_the_command_returns_and_lives_on(cli: Cli) -> 
         assert cli("down").status == 0
 
 
-@pytest.mark.slow
 def test_a_server_that_was_killed_is_not_taken_for_running(cli: Cli) -> None:
     process = cli.start("up", "--json", "--no-browser", "--no-dashboard", "--port=0")
     assert process.stdout.readline()

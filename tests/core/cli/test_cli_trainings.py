@@ -15,6 +15,8 @@ from cli_harness import Cli
 from events.control import PauseRequested
 from events.training import TrainingFailed, TrainingPaused, TrainingResumed, TrainingStopped
 
+pytestmark = pytest.mark.slow
+
 
 def test_ls_show_and_logs_say_what_the_log_says(served: Cli) -> None:
     with served.training("a readable name") as training:
@@ -113,7 +115,6 @@ def test_wait_gives_up_with_124_when_time_is_up(served: Cli) -> None:
         assert "still running, not completed, after 0.3 seconds" in late.err
 
 
-@pytest.mark.slow
 def test_followed_logs_have_no_gap_and_no_duplicate_at_the_seam(served: Cli) -> None:
     with served.training() as training:
         stop = threading.Event()

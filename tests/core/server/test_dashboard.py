@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from core.server.child import runtime_folder
 
-pytestmark = pytest.mark.usefixtures("fake_dashboard")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fake_dashboard")]
 
 
 @pytest.fixture

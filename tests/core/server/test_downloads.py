@@ -21,6 +21,8 @@ from events.log import LogWritten
 from events.streams import Append
 from events.training import CheckpointSaved, StepTrained
 
+pytestmark = pytest.mark.slow
+
 
 def step(number: int, sae: int) -> StepTrained:
     return StepTrained(

@@ -13,6 +13,8 @@ from server_harness import Client, page, serving
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+pytestmark = pytest.mark.slow
+
 PREFIX = "/hub/user/ada"
 FOLLOW = "/api/v1/events/follow?after=0"
 
