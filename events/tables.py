@@ -52,6 +52,11 @@ def table_of(type_: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type_).lower()
 
 
+def all_tables() -> list[str]:
+    """The tables that hold the events."""
+    return ["log_events", *map(table_of, FIELDS)]
+
+
 def create(con: Connection) -> str:
     """Makes what is missing of the tables and returns the log id. Raises `LogUnavailable` for an unknown format."""
     con.execute("create table if not exists log_meta (key varchar, value varchar)")
@@ -96,7 +101,7 @@ def insert(con: Connection, batch: Batch) -> None:
 
 def head(con: Connection) -> int:
     """The last position of the log."""
-    found = [con.execute(f"select max(position) from {table}").fetchone()[0] for table in _tables()]
+    found = [con.execute(f"select max(position) from {table}").fetchone()[0] for table in all_tables()]
     return max((position for position in found if position is not None), default=0)
 
 
@@ -115,7 +120,7 @@ def stream_heads(con: Connection) -> dict[str, StreamHead]:
     saved = int(con.execute("select value from log_meta where key = 'streams_position'").fetchone()[0])
     columns = ", ".join(("stream", *StreamHead.__struct_fields__))
     heads = {row[0]: StreamHead(*row[1:]) for row in con.execute(f"select {columns} from streams").fetchall()}
-    for table in _tables():
+    for table in all_tables():
         ends = "select stream, max(version), min(position), max(position)"
         rows = con.execute(f"{ends} from {table} where position > ? group by stream", [saved]).fetchall()
         for stream, version, first, last in rows:
@@ -161,10 +166,6 @@ def positions(
         rows = con.execute(f"select position from {table_of(type_)} where {where}", params).fetchall()
         found += [row[0] for row in rows]
     return sorted(found, reverse=True)
-
-
-def _tables() -> list[str]:
-    return ["log_events", *map(table_of, FIELDS)]
 
 
 def _definitions(columns: Sequence[Column]) -> str:

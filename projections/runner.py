@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 import msgspec
 from duckdb import DuckDBPyConnection
 
+from events import integrity
 from events.batch import Batch
 from events.errors import LogClosed
 
@@ -79,13 +80,17 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """How a projection's table compares with what the log adds up to; `rows` and `expected` are counts."""
+    """How a projection's table compares with what the log adds up to; `rows` and `expected` are counts.
+
+    Of the log itself there is one row, `events`, whose `difference` says in words where it is not whole.
+    """
 
     projection: str
     table: str
     matches: bool
     rows: int
     expected: int
+    difference: str | None = None
 
 
 class FoldFailed(Exception):
@@ -170,12 +175,17 @@ class Projections:
                 raise
 
     def verify(self, names: Sequence[str] | None = None, progress: Progress | None = None) -> list[Verified]:
-        """Compares the named projections' tables (None: all) with what the log adds up to. Commits go on meanwhile."""
+        """Compares the named projections' tables with what the log adds up to; None: all, and the log with itself.
+
+        Commits go on meanwhile.
+        """
+        of_the_log = [] if names else [self._verify_log()]
         chosen = [self._projections[name] for name in names or self._projections]
         with self._maintenance:
             beside = self._build(chosen, progress)
             try:
-                return [result for pair in zip(chosen, beside, strict=True) for result in self._compare(*pair)]
+                pairs = zip(chosen, beside, strict=True)
+                return of_the_log + [result for pair in pairs for result in self._compare(*pair)]
             finally:
                 self._discard(beside)
 
@@ -344,6 +354,15 @@ class Projections:
                 con.execute("DELETE FROM projections WHERE name = ?", [each.key])
 
         self._log.transact(discard).result()
+
+    def _verify_log(self) -> Verified:
+        with self._log.reading() as con:
+            head = first(con, "SELECT coalesce(max(position), 0), count(*) FROM events")
+            wrong = integrity.difference(con)
+        assert head is not None
+        return Verified(
+            projection="log", table="events", matches=wrong is None, rows=head[1], expected=head[0], difference=wrong
+        )
 
     def _compare(self, kept: Projection, rebuilt: Projection) -> Iterator[Verified]:
         with self._log.reading() as con:

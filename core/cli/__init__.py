@@ -147,7 +147,13 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("--level", type=_level, metavar="LEVEL", help="only lines of this level and above")
 
     command("rebuild", "maintenance:rebuild", "make every projection anew from the log", client, as_json)
-    command("verify", "maintenance:verify", "compare every projection with one made anew from the log", client, as_json)
+    command(
+        "verify",
+        "maintenance:verify",
+        "see whether the log is whole and every projection agrees",
+        client,
+        as_json,
+    )
     command("doctor", "doctor:doctor", "check Python, PyTorch, devices, disk and data directory", data_dir, as_json)
     return parser
 

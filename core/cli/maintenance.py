@@ -32,7 +32,7 @@ def rebuild(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Compare every projection with one made anew; 1 where one differs."""
+    """See whether the log is whole, and compare every projection with one made anew; 1 where something differs."""
     return _run(options, "verify")
 
 
@@ -50,6 +50,8 @@ def _run(options: argparse.Namespace, name: str) -> int:
         output.print_json({"name": name, "matches": not wrong, "verified": verified} if verified else {"name": name})
     elif not verified:
         output.out().print("Every projection was made anew from the log.")
+    elif broken := next((one["difference"] for one in verified if one["difference"]), None):
+        output.out().print(f"The log itself is not whole: {broken}.", markup=False)
     elif not wrong:
         output.out().print(f"All {len(verified)} tables are what the log adds up to.")
     else:

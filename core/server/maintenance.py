@@ -114,6 +114,8 @@ class Maintenance:
         job.verified = work[job.name]()
         if job.verified is None:
             return "Every projection was made anew from the log"
+        if broken := next((one.difference for one in job.verified if one.difference), None):
+            return f"The log itself is not whole: {broken}"
         wrong = [one.table for one in job.verified if not one.matches]
         if wrong:
             return f"{len(wrong)} of {len(job.verified)} tables differ from the log: {', '.join(wrong)}; rebuild them"

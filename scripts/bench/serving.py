@@ -1,4 +1,4 @@
-"""A real server in a process of its own, for the benchmarks: log, projections, gate and sockets, without a page."""
+"""A real server in a process of its own, for the benchmarks: log, projections, gate and sockets; a page if wanted."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from events.training import StepTrained
 
 
 @contextlib.contextmanager
-def server() -> Iterator[tuple[ServerAddress, Path, int]]:
+def server(*, ui: bool = False) -> Iterator[tuple[ServerAddress, Path, int]]:
     """A server on a new data directory, which is deleted with everything in it; and the server's process id."""
     with tempfile.TemporaryDirectory(prefix="saestudio-bench-") as folder:
         data_dir = Path(folder)
-        with subprocess.Popen([sys.executable, __file__, folder], stdout=subprocess.PIPE) as process:
+        with subprocess.Popen([sys.executable, __file__, folder, str(int(ui))], stdout=subprocess.PIPE) as process:
             try:
                 assert process.stdout is not None
                 if process.stdout.readline() != b"ready\n":
@@ -85,4 +85,4 @@ if __name__ == "__main__":
     def ready(_: Running) -> None:
         print("ready", flush=True)
 
-    serve(Settings(data_dir=Path(sys.argv[1]), port=0, ui=False), on_ready=ready)
+    serve(Settings(data_dir=Path(sys.argv[1]), port=0, ui=sys.argv[2] == "1"), on_ready=ready)
