@@ -2,7 +2,7 @@
 
 The training page is that of a training of 100,000 steps of two SAEs. Each page is opened `--rounds` times in a new
 browser context (nothing cached), after one round that does not count; the clock runs from the request to the moment
-named below. Beside it, as the floor, a page of the same server that shows one sentence through the same Panel template.
+named below. Beside it, as the floor, the page of the same server that only says that there is no such training.
 
     .venv/bin/python scripts/bench/pages.py --rounds 5
 """
