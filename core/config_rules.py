@@ -501,7 +501,7 @@ def _warnings(config: TrainingConfig, model: ModelRegistered | None) -> Iterator
         if config.target_l0 is not None:
             for field in ("sparsity_coeff", "l1_alpha"):
                 if getattr(config, field) is not None:
-                    yield Problem(field, "target_l0 steers the sparsity; the coefficient is not used.")
+                    yield Problem(field, f"target_l0 steers the sparsity; {field} is not used.")
         elif config.sparsity_coeff is not None and config.l1_alpha is not None:
             yield Problem("l1_alpha", "sparsity_coeff is set; l1_alpha is not used.")
     yield from _penalty_warnings(config)

@@ -50,6 +50,8 @@ export function render({model, view}) {
       return {main: box, node: el("span", {class: "box"}, box, unit, list), update(next) {
         if (inSight() !== box && !pending.has(field.name)) box.value = next.value
         box.placeholder = next.placeholder
+        // Where the box is too narrow for it.
+        box.title = next.placeholder
         setText(unit, next.unit)
         drawList(next.suggestions ?? [])
       }}
