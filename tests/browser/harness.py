@@ -229,6 +229,8 @@ class Dashboard:
         process.stdin.close()
         try:
             assert process.wait(10) == 0, self._log.read_text()
+            # Bokeh's own complaints about browsers that have gone are no fault.
+            assert f"{ROOT}/ui/" not in self._log.read_text(), self._log.read_text()
         finally:
             process.kill()
 
