@@ -13,7 +13,6 @@ import fcntl
 import itertools
 import mmap
 import os
-import re
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from types import TracebackType
 from zlib import crc32
 
 from . import segment as segments
+from .disk import file_system, refusal
 from .errors import SpoolError, SpoolLocked
 from .segment import FRAME, Buffer, LiveSegment, Segment, SegmentHeader, frames_in
 
@@ -119,7 +119,8 @@ class Spool:
     """A writer's spool: appends in the caller's thread, reads for the sender, and upkeep in a thread of its own.
 
     The caller holds the run folder's lock. `on_trouble` gets one sentence when something is wrong and when it is well
-    again; it is called by `upkeep` and by the constructor, never inside `append`.
+    again; it is called by `upkeep` and by the constructor, never inside `append`. Raises `SpoolError` for a folder on a
+    network's file system.
     """
 
     def __init__(
@@ -132,6 +133,8 @@ class Spool:
         on_trouble: Callable[[str], None] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        if reason := refusal(folder, "the spool"):
+            raise SpoolError(reason)
         self.folder = folder
         self._header = header
         self._header_size = segments.header_size(header)
@@ -466,19 +469,3 @@ class Spool:
 
 def _ignore(_: str) -> None:
     """Nobody listens."""
-
-
-def file_system(folder: Path) -> str:
-    """Type of the file system that `folder` lies on; "" where the system does not say."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    place = folder.resolve()
-    best, kind = -1, ""
-    for line in lines:
-        left, _, right = line.partition(" - ")
-        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), left.split()[4])
-        if len(mount) >= best and place.is_relative_to(mount):
-            best, kind = len(mount), right.split()[0]
-    return kind

@@ -22,6 +22,7 @@ from duckdb import DuckDBPyConnection
 from . import tables
 from .batch import Batch, Page, batch_of, page_of
 from .database import Database
+from .disk import refusal
 from .errors import LogClosed, LogUnavailable, PositionBeyondHead
 from .event import Recorded
 from .headfile import HeadFile
@@ -135,10 +136,12 @@ class EventStore:
         write-ahead log has `wal_limit` bytes, after `idle` seconds without an append, and at `close`. Recent events are
         kept in about `recent_bytes` of memory; `memory_limit`, `threads`, `temp_directory` and `temp_limit` are
         DuckDB's. Raises `DataDirectoryInUse` where somebody else has the file open, `LogUnavailable` where it cannot
-        be opened.
+        be opened or would lie on a network's file system.
         """
         path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
+        if reason := refusal(path.parent, "the log"):
+            raise LogUnavailable(reason)
         database = Database(
             path, memory_limit=memory_limit, threads=threads, temp_directory=temp_directory, temp_limit=temp_limit
         )

@@ -17,14 +17,13 @@ import msgspec
 from rich.text import Text
 
 from core.settings import Settings
-from events.spool import file_system
+from events.disk import OVERRIDE, file_system, is_network
 
 from . import output
 from .client import data_dir, running_server
 from .server import holder
 
 # Advisory locks, memory maps or atomic renames behave differently over a network.
-_REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs"})
 
 _LITTLE_SPACE = 5_000_000_000
 _NO_SPACE = 500_000_000
@@ -89,12 +88,11 @@ def _storage(folder: Path) -> Iterator[Finding]:
         return
     yield Finding("data directory", "ok", f"{folder}{made}")
     kind = file_system(there)
-    if kind.startswith("fuse") or kind in _REMOTE:
-        yield Finding(
-            "file system",
-            "warning",
-            f"{kind}: locks and memory maps over a network are slow or missing; choose a local disk with --data-dir.",
-        )
+    if is_network(kind):
+        advice = f"choose a local disk with --data-dir, or set {OVERRIDE}=allow."
+        yield Finding("file system", "problem", f"{kind}: locks and fsync over a network cannot be relied on; {advice}")
+    elif kind.startswith("fuse") or kind == "9p":
+        yield Finding("file system", "warning", f"{kind}: locks and memory maps may be slow; a local disk is better.")
     else:
         yield Finding("file system", "ok", kind or "of an unknown kind")
     free = shutil.disk_usage(there).free
