@@ -61,6 +61,11 @@ class Settings:
         return self.data_dir / "trainings"
 
     @property
+    def backups(self) -> Path:
+        """Where a backup goes that is given no other place."""
+        return self.data_dir / "backups"
+
+    @property
     def temporary(self) -> Path:
         return self.data_dir / "tmp"
 

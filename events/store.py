@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -96,6 +96,7 @@ class EventStore:
         self._dirty = database.wal_size > 0
         self._in_doubt = False
         self._failures = 0
+        self._frozen = False
         self._checkpoint_after = 0.0
         self._lock = threading.Lock()
         self._closed = False
@@ -204,6 +205,20 @@ class EventStore:
     def checkpoint(self) -> Future[bool]:
         """Moves everything from the write-ahead log into the database file; False where that failed."""
         return self._submit(_Request(run=self._checkpoint))
+
+    @contextlib.contextmanager
+    def frozen(self) -> Generator[int]:
+        """While this is entered the database file does not change; yields the position up to which it holds the log.
+
+        Commits go on and lie in the write-ahead log. Only another process may open the file meanwhile: this process's
+        lock on it would end when a second opening here ends. Raises `LogUnavailable` where no checkpoint can be made.
+        """
+        position = self._submit(_Request(run=self._freeze)).result()
+        try:
+            yield position
+        finally:
+            with contextlib.suppress(LogClosed):
+                self._submit(_Request(run=self._thaw)).result()
 
     def close(self) -> None:
         """Commits what was appended before, makes a checkpoint and lets go of the file. Later calls: `LogClosed`."""
@@ -524,7 +539,22 @@ class EventStore:
 
     # Checkpoints, and what goes wrong
 
+    def _freeze(self) -> int:
+        if self._frozen:
+            raise LogUnavailable("The log's file is being copied already.")
+        if not self._checkpoint():
+            raise LogUnavailable("The log's file cannot be brought up to date now.")
+        self._frozen = True
+        return self._head
+
+    def _thaw(self) -> None:
+        self._frozen = False
+        self._checkpoint_after = 0.0
+
     def _checkpoint(self) -> bool:
+        if self._frozen:
+            self._checkpoint_after = time.monotonic() + self._idle
+            return False
         heads = dict(self._heads)
         try:
             self._recover()

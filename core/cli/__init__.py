@@ -154,6 +154,14 @@ def _parser() -> argparse.ArgumentParser:
         client,
         as_json,
     )
+    backup = command("backup", "maintenance:backup", "copy the log, whole, while everything goes on", client, as_json)
+    backup.add_argument(
+        "folder", nargs="?", type=Path, metavar="FOLDER", help="a new folder (default: one in the data directory)"
+    )
+    restore = command(
+        "restore", "maintenance:restore", "put a backup into a data directory without a log", data_dir, as_json
+    )
+    restore.add_argument("folder", type=Path, metavar="FOLDER", help="what backup has made")
     command("doctor", "doctor:doctor", "check Python, PyTorch, devices, disk and data directory", data_dir, as_json)
     return parser
 

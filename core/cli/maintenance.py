@@ -1,11 +1,13 @@
-"""`saestudio rebuild` and `verify`: asked of the running server, done here where there is none."""
+"""`saestudio rebuild`, `verify` and `backup`: asked of the running server, done here where there is none. `restore`."""
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -13,11 +15,15 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from core import lock
 from core.api import Api
 from core.settings import Settings
+from events import backup as backups
 from events.errors import EventLogError
 
 from . import output
 from .client import command, connected, data_dir, find_server, follow
 from .failure import Failure
+
+if TYPE_CHECKING:
+    from events.store import EventStore
 
 Show = Callable[[float], None]
 
@@ -36,13 +42,55 @@ def verify(options: argparse.Namespace) -> int:
     return _run(options, "verify")
 
 
+def backup(options: argparse.Namespace) -> int:
+    """Copy the log into a new folder, whole and with its hash."""
+    folder: Path | None = options.folder
+    wanted = {"folder": str(folder.absolute())} if folder is not None else {}
+    with _bar("backup", quiet=options.json) as show:
+        if find_server(options) is not None:
+            with connected(options) as api:
+                job = _asked(api, "backup", show, wanted)
+            made = backups.read(Path(job["folder"])) if Path(job["folder"]).is_dir() else None
+            where, said = job["folder"], job["detail"]
+        else:
+            settings = Settings(data_dir=data_dir(options))
+            where = wanted.get("folder") or str(settings.backups / time.strftime("%Y-%m-%d-%H%M%S"))
+            with _log(settings) as store:
+                made = backups.make(store, Path(where), _share(show))
+            said = f"{where} holds the log up to position {made.position:,}."
+    if options.json:
+        output.print_json({"folder": where, **(msgspec.to_builtins(made) if made else {})})
+    else:
+        output.out().print(said, markup=False)
+    return 0
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Put a backup into a data directory that has no log; it begins a new incarnation of the log there."""
+    settings = Settings(data_dir=data_dir(options))
+    try:
+        with _bar("restore", quiet=options.json) as show, lock.hold(settings):
+            manifest = backups.restore(options.folder.absolute(), settings.database, _share(show))
+    except EventLogError as error:
+        raise Failure(str(error)) from error
+    if options.json:
+        output.print_json({"data_dir": str(settings.data_dir), **msgspec.to_builtins(manifest)})
+    else:
+        output.out().print(
+            f"{settings.data_dir} holds the log up to position {manifest.position:,}."
+            f" {command('up', settings.data_dir)} goes on with it; followers of the old one start again.",
+            markup=False,
+        )
+    return 0
+
+
 def _run(options: argparse.Namespace, name: str) -> int:
     with _bar(name, quiet=options.json) as show:
         if find_server(options) is None:
             verified = _here(Settings(data_dir=data_dir(options)), name, show)
         else:
             with connected(options) as api:
-                verified = _asked(api, name, show)
+                verified = _asked(api, name, show)["verified"] or []
     wrong = [
         f"{one['table']} ({one['rows']:,} rows, {one['expected']:,} expected)" for one in verified if not one["matches"]
     ]
@@ -62,31 +110,39 @@ def _run(options: argparse.Namespace, name: str) -> int:
 
 def _here(settings: Settings, name: str, show: Show) -> list[Verified]:
     """Do the job in this process, which holds the data directory meanwhile; what `verify` found, else nothing."""
+    from projections.runner import Projections
+
+    with _log(settings) as store:
+        projections = Projections(store)
+        projections.start()
+        if name == "rebuild":
+            projections.rebuild(progress=_share(show))
+            return []
+        return msgspec.to_builtins(projections.verify(progress=_share(show)))
+
+
+@contextmanager
+def _log(settings: Settings) -> Iterator[EventStore]:
+    """The log of a data directory that this process holds meanwhile."""
     if not settings.database.exists():
         raise Failure(f"There is no log in {settings.data_dir}.")
     from events.store import EventStore
-    from projections.runner import Projections
-
-    def progress(done: int, total: int) -> None:
-        show(done / total if total else 1.0)
 
     try:
         with lock.hold(settings), EventStore.open(settings.database, temp_directory=settings.temporary) as store:
-            projections = Projections(store)
-            projections.start()
-            if name == "rebuild":
-                projections.rebuild(progress=progress)
-                return []
-            found = projections.verify(progress=progress)
+            yield store
     except EventLogError as error:
         raise Failure(str(error)) from error
-    return msgspec.to_builtins(found)
 
 
-def _asked(api: Api, name: str, show: Show) -> list[Verified]:
-    """Have the server do the job, following what it says about it; what `verify` found, else nothing."""
+def _share(show: Show) -> Callable[[int, int], None]:
+    return lambda done, total: show(done / total if total else 1.0)
+
+
+def _asked(api: Api, name: str, show: Show, wanted: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Have the server do the job, following what it says about it; the job as it ended."""
     after = api.get("maintenance")["position"]
-    job = api.post(f"maintenance/{name}")
+    job = api.post(f"maintenance/{name}", wanted)
     for _ in follow(api, "maintenance", after=after):
         job = api.get(f"maintenance/{job['id']}")
         show(job["progress"])
@@ -94,7 +150,7 @@ def _asked(api: Api, name: str, show: Show) -> list[Verified]:
             break
     if job["status"] != "completed":
         raise Failure(job["detail"])
-    return job["verified"] or []
+    return job
 
 
 @contextmanager

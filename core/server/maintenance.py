@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from core.decide import Refused
+from events import backup
 from events.errors import EventLogError
 from events.event import now_us
 from events.ids import new_id
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 STREAM = "maintenance"
 
-Name = Literal["rebuild", "verify"]
+Name = Literal["rebuild", "verify", "backup"]
 
 _KEPT = 20
 _SECONDS_BETWEEN_LINES = 1.0
@@ -36,7 +37,8 @@ _SECONDS_BETWEEN_LINES = 1.0
 class Job(msgspec.Struct, kw_only=True):
     """A job. `progress` is 0-1; `detail` says in a sentence how it stands or how it ended.
 
-    Times are in µs since 1970 (UTC). `verified` is what `verify` found, a row for each table.
+    Times are in µs since 1970 (UTC). `verified` is what `verify` found, a row for each table; `folder` is where
+    `backup` puts the log.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Job(msgspec.Struct, kw_only=True):
     started_at: int
     ended_at: int | None = None
     verified: list[Verified] | None = None
+    folder: str | None = None
 
 
 class Maintenance:
@@ -59,11 +62,11 @@ class Maintenance:
         self._stopping = threading.Event()
         self.jobs: list[Job] = []
 
-    def start(self, name: Name, actor: str) -> Job:
-        """Begin a job. Raises `Refused` while another one runs."""
+    def start(self, name: Name, actor: str, *, folder: str | None = None) -> Job:
+        """Begin a job; a `backup` goes into the new `folder`. Raises `Refused` while another one runs."""
         if running := next((job for job in self.jobs if job.status == "running"), None):
             raise Refused(f"{running.name} is running ({running.progress:.0%}); one job runs at a time.")
-        job = Job(id=new_id(), name=name, actor=actor, started_at=now_us())
+        job = Job(id=new_id(), name=name, actor=actor, started_at=now_us(), folder=folder)
         self.jobs = [*self.jobs[-_KEPT + 1 :], job]
         task = asyncio.create_task(self._run(job), name=f"maintenance {name}")
         self._tasks.add(task)
@@ -102,18 +105,19 @@ class Maintenance:
             if self._stopping.is_set():
                 raise _Stopped
             job.progress = done / total if total else 1.0
-            job.detail = f"{done:,} of {total:,} events"
+            job.detail = f"{done:,} of {total:,} {'bytes' if job.name == 'backup' else 'events'}"
             if time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
                 told = time.monotonic()
                 self._append(job, "INFO", f"{job.name}: {job.detail} ({job.progress:.0%})")
 
-        work: dict[Name, Callable[[], list[Verified] | None]] = {
-            "rebuild": lambda: self._studio.projections.rebuild(progress=progress),
-            "verify": lambda: self._studio.projections.verify(progress=progress),
-        }
-        job.verified = work[job.name]()
-        if job.verified is None:
+        if job.name == "backup":
+            assert job.folder is not None
+            manifest = backup.make(self._studio.store, Path(job.folder), progress)
+            return f"{job.folder} holds the log up to position {manifest.position:,}, {manifest.size / 1e6:,.1f} MB"
+        if job.name == "rebuild":
+            self._studio.projections.rebuild(progress=progress)
             return "Every projection was made anew from the log"
+        job.verified = self._studio.projections.verify(progress=progress)
         if broken := next((one.difference for one in job.verified if one.difference), None):
             return f"The log itself is not whole: {broken}"
         wrong = [one.table for one in job.verified if not one.matches]

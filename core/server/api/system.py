@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from core.fields import Problem
 from events.errors import PositionBeyondHead
 from projections.runner import position as true_at
 
@@ -25,6 +28,15 @@ class EventsQuery(msgspec.Struct, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
     stream: Annotated[str | None, Meta(description="Only these streams, with commas between.")] = None
     type: Annotated[str | None, Meta(description="Only these types, with commas between.")] = None
+
+
+class BackUp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a backup goes."""
+
+    folder: Annotated[
+        str | None,
+        Meta(description="A new folder on the server's machine, as an absolute path; else one in its data directory."),
+    ] = None
 
 
 class Jobs(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +86,18 @@ async def start_verify(call: Call) -> Job:
     Answers with the job at once; its progress is at `maintenance/ID` and in the stream `maintenance`.
     """
     return _start(call, "verify")
+
+
+async def start_backup(call: Call) -> Job:
+    """Copy the log, whole and with its hash, into a new folder, while everything goes on.
+
+    Answers with the job at once; its progress is at `maintenance/ID` and in the stream `maintenance`.
+    """
+    asked = call.body(BackUp).folder
+    folder = Path(asked) if asked else call.studio.settings.backups / time.strftime("%Y-%m-%d-%H%M%S")
+    if not folder.is_absolute():
+        raise problems.invalid([Problem("folder", f"folder must be an absolute path, not '{asked}'.")])
+    return call.studio.maintenance.start("backup", call.actor, folder=str(folder))
 
 
 async def list_jobs(call: Call) -> Jobs:

@@ -7,6 +7,7 @@ import os
 import pwd
 import subprocess
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
@@ -169,6 +170,24 @@ def test_rebuild_and_verify_work_through_the_server(served: Cli) -> None:
         assert verified.status == 0, verified.err
         assert verified.json()["matches"]
         assert len(verified.json()["verified"]) >= 5
+
+
+def test_a_backup_through_the_server_is_restored_and_served_elsewhere(served: Cli, tmp_path: Path) -> None:
+    with served.training() as training:
+        training.step(3)
+        made = served("backup", str(tmp_path / "backup"), "--json")
+    assert made.status == 0, made.err
+    elsewhere = Cli(tmp_path / "elsewhere")
+    restored = elsewhere("restore", str(tmp_path / "backup"), "--json")
+    assert restored.status == 0, restored.err
+    assert restored.json()["position"] == made.json()["position"]
+    again = elsewhere("restore", str(tmp_path / "backup"))
+    assert (again.status, "is there already" in again.err) == (1, True)
+    with elsewhere.up():
+        assert elsewhere("show", training.id, "--json").json()["step"] == 3
+        assert elsewhere("verify", "--json").json()["matches"]
+    offline = elsewhere("backup", str(tmp_path / "second"))
+    assert (offline.status, (tmp_path / "second" / "backup.json").exists()) == (0, True)
 
 
 def test_a_command_acts_as_the_user_who_typed_it(served: Cli) -> None:

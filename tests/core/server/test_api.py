@@ -15,6 +15,7 @@ from server_harness import CONFIG, Client
 
 from core.server.api.operation import MAX_BODY
 from core.server.api.table import OPERATIONS
+from events import backup
 from events.event import now_us
 from events.streams import Append
 from events.training import StepTrained, TrainingResumed
@@ -175,6 +176,26 @@ async def test_maintenance_rebuilds_and_verifies_while_the_server_runs(client: C
     lines = await client.get("events", stream="maintenance", type="LogWritten")
     assert lines["data"][0]["data"]["message"] == "rebuild began."
     assert is_problem(await client.http.get("/api/v1/maintenance/nothing"), 404)
+
+
+async def test_a_backup_is_made_while_the_server_runs(client: Client, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    for asked, where in (({"folder": str(folder)}, folder), ({}, client.server.studio.settings.backups)):
+        answer = await client.http.post("/api/v1/maintenance/backup", json=asked)
+        assert answer.status_code == 202
+        job = answer.json()
+        async with client.commits() as committed:
+            while (job := await client.get(f"maintenance/{job['id']}"))["status"] == "running":
+                await asyncio.wait_for(committed.wait(), 10)
+                committed.clear()
+        assert job["status"] == "completed", job["detail"]
+        assert Path(job["folder"]).is_relative_to(where)
+        manifest = backup.read(Path(job["folder"]))
+        assert manifest.log_id == client.server.studio.store.log_id
+        assert 3 <= manifest.position <= client.server.studio.store.head
+    refused = await client.http.post("/api/v1/maintenance/backup", json={"folder": "elsewhere"})
+    assert is_problem(refused, 422)
+    assert refused.json()["errors"][0]["message"] == "folder must be an absolute path, not 'elsewhere'."
 
 
 async def test_a_damaged_projection_is_found_by_verify_and_healed_by_rebuild(client: Client) -> None:
