@@ -35,6 +35,10 @@ class LogUnavailable(EventLogError):
     """The log cannot take events now (disk full, failed checkpoint being healed); the append may be repeated."""
 
 
+class LogFull(LogUnavailable):
+    """The log's disk takes no more. Nothing was appended; when there is space, the same append succeeds."""
+
+
 class LogClosed(EventLogError):
     """The log was closed while the call was waiting or before it began."""
 

@@ -7,7 +7,9 @@ reads has the recent events in memory and a cursor on the file for the rest.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
@@ -23,7 +25,7 @@ from . import tables
 from .batch import Batch, Page, batch_of, page_of
 from .database import Database
 from .disk import refusal
-from .errors import LogClosed, LogUnavailable, PositionBeyondHead
+from .errors import LogClosed, LogFull, LogUnavailable, PositionBeyondHead
 from .event import Recorded
 from .headfile import HeadFile
 from .recent import Blocks, Recent
@@ -41,6 +43,8 @@ _logger = logging.getLogger(__name__)
 _FOLDED_AT_ONCE = 20_000
 _WINDOW = 262_144
 _NONE = StreamHead()
+_NO_SPACE = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""How DuckDB's sentence ends where the disk, the user's share of it or the file's is used up."""
 
 
 class _Request(Generic[T]):
@@ -171,7 +175,7 @@ class EventStore:
     def append(self, *appends: Append) -> Future[list[Appended]]:
         """Appends to one or several streams, all or nothing; resolves when it is durable.
 
-        Fails with `WrongExpectedVersion`, `Fenced`, `LogUnavailable` or `LogClosed`.
+        Fails with `WrongExpectedVersion`, `Fenced`, `LogUnavailable` (`LogFull` where the disk is full) or `LogClosed`.
         """
         count = sum(len(append.events) for append in appends)
         patient = all(append.epoch is not None for append in appends)
@@ -625,7 +629,11 @@ class EventStore:
 
 
 def _unavailable(error: Exception) -> LogUnavailable:
-    unavailable = LogUnavailable(f"The log cannot take events now: {_sentence(error)}")
+    full = any(reason in str(error) for reason in _NO_SPACE)
+    kind = LogFull if full else LogUnavailable
+    unavailable = kind(
+        f"{'The disk of the log is full' if full else 'The log cannot take events now'}: {_sentence(error)}"
+    )
     unavailable.__cause__ = error
     return unavailable
 

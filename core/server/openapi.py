@@ -21,6 +21,7 @@ _REFUSALS = {
     413: "The body is too long.",
     415: "The body is not JSON.",
     422: "The body's fields have problems; `errors` names each.",
+    507: "The disk of the log is full; nothing was changed.",
 }
 
 
@@ -88,6 +89,8 @@ def _described(
     if operation.body is not None:
         described["requestBody"] = {"required": True, "content": {JSON: {"schema": refs[operation.body]}}}
     refusals = {401, 403, *operation.refusals}
+    if operation.method != "GET":
+        refusals.add(507)
     if operation.query is not NoQuery or operation.body is not None:
         refusals.add(400)
     for status in sorted(refusals):

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from core.decide import Refused
 from core.fields import Problem
-from events.errors import LogClosed, LogUnavailable
+from events.errors import LogClosed, LogFull, LogUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -76,6 +76,8 @@ async def on_refused(request: Request, error: Exception) -> Response:
 
 
 async def on_unavailable(request: Request, error: Exception) -> Response:
+    if isinstance(error, LogFull):
+        return response(507, f"{error} Nothing was changed; free some space and do it again.")
     return response(503, str(error), headers={"Retry-After": "2"})
 
 

@@ -22,7 +22,7 @@ import pytest
 from event_examples import EXAMPLES
 
 from events import upcasters
-from events.errors import DataDirectoryInUse, LogClosed, LogUnavailable, PositionBeyondHead
+from events.errors import DataDirectoryInUse, LogClosed, LogFull, LogUnavailable, PositionBeyondHead
 from events.event import EventRejected, UnknownEvent
 from events.log import LogWritten
 from events.recent import Blocks
@@ -555,12 +555,13 @@ def test_a_full_disk_refuses_appends_until_there_is_space(store: EventStore) -> 
     store.append(Append("a", [line("1")])).result()
     with files_up_to(wal(store)):
         error = store.append(Append("a", [line("x" * 10_000)])).exception()
-        assert isinstance(error, LogUnavailable)
+        assert isinstance(error, LogFull)
+        assert str(error).startswith("The disk of the log is full: ")
         assert "\n" not in str(error)
         assert texts(store) == ["1"]
         with store.reading() as con:
             assert con.execute("select count(*) from log_events").fetchone() == (1,)
-        assert isinstance(store.append(Append("b", [step(1)])).exception(), LogUnavailable)
+        assert isinstance(store.append(Append("b", [step(1)])).exception(), LogFull)
     assert store.append(Append("a", [line("2")], expected=1)).result()[0].position == 2
     assert texts(store) == ["1", "2"]
     assert store.version("b") == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,26 @@ async def test_maintenance_rebuilds_and_verifies_while_the_server_runs(client: C
     lines = await client.get("events", stream="maintenance", type="LogWritten")
     assert lines["data"][0]["data"]["message"] == "rebuild began."
     assert is_problem(await client.http.get("/api/v1/maintenance/nothing"), 404)
+
+
+async def test_a_full_disk_is_said_with_507_and_is_over_when_there_is_space(client: Client) -> None:
+    store = client.server.studio.store
+    wal = store.path.with_name(store.path.name + ".wal")
+    body = {"name": "kept", "config": CONFIG}
+    before = store.head
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As on a full disk: no file of this process can grow.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (wal.stat().st_size if wal.exists() else 0, hard))
+    try:
+        refused = await client.http.post("/api/v1/templates", json=body)
+        assert is_problem(refused, 507)
+        assert refused.json()["detail"].startswith("The disk of the log is full: ")
+        assert (await client.http.get("/api/v1/templates")).status_code == 200
+        assert store.head == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (await client.http.post("/api/v1/templates", json=body)).status_code == 201
+    assert [one["name"] for one in (await client.get("templates"))["data"]] == ["kept"]
 
 
 async def test_a_backup_is_made_while_the_server_runs(client: Client, tmp_path: Path) -> None:
