@@ -137,10 +137,11 @@ class EventStore:
         About `group` events at most share a commit (an append is never split). After a commit, a writer's events wait
         for `rest` times what it took, `rest_limit` seconds at most, so that those that come one by one share the next
         one and commits leave most of the processor to others; commands do not wait, nor does a quarter of a group. A
-        checkpoint is made when the
-        write-ahead log has `wal_limit` bytes, after `idle` seconds without an append, and at `close`. Recent events are
-        kept in about `recent_bytes` of memory; `memory_limit`, `threads`, `temp_directory` and `temp_limit` are
-        DuckDB's. Raises `DataDirectoryInUse` where somebody else has the file open, `LogUnavailable` where it cannot
+        checkpoint is made when the write-ahead log has `wal_limit` bytes, after `idle` seconds without an append, and
+        at `close`. Recent events are kept in about `recent_bytes` of memory; `memory_limit`, `threads`,
+        `temp_directory` and `temp_limit` are DuckDB's.
+
+        Raises `DataDirectoryInUse` where somebody else has the file open, `LogUnavailable` where it cannot
         be opened or would lie on a network's file system.
         """
         path = path.resolve()
