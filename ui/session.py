@@ -12,12 +12,12 @@ from urllib.parse import parse_qs, urlencode
 
 from bokeh.document import Document
 
+from . import ordered
 from .components.connection import Connection
 from .components.navigation import Navigation
 from .components.router import Router
 from .feed import Feed
 from .gateway import Gateway
-from .ordered import ordered
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Session:
     def change(self, change: Callable[[], None]) -> None:
         """Call `change` with the document locked, soon."""
         if not self._over:
-            self._document.add_next_tick_callback(lambda: self._change(change))
+            ordered.change(self._document, change)
 
     def go(self, url: str) -> None:
         """Show the page at `url` (a query, `?…`; empty for the start page) as the next one of the browser's history.
@@ -132,10 +132,6 @@ class Session:
             self._view.close()
         for task in self._tasks:
             task.cancel()
-
-    def _change(self, change: Callable[[], None]) -> None:
-        with ordered(self._document):
-            change()
 
     def _on_router(self, kind: str, message: dict[str, Any]) -> None:
         if kind == "moved":

@@ -9,7 +9,7 @@ from typing import Any
 from panel.custom import JSComponent
 from panel.io.state import state
 
-from ..ordered import ordered
+from .. import ordered
 
 _FOLDER = Path(__file__).parent
 
@@ -62,9 +62,14 @@ class Component(JSComponent):
             self._on_action(kind, message)
 
     def _handle_msg(self, data: Any) -> None:
+        if state.curdoc is None:
+            self._receive(data)
+        else:
+            ordered.change(state.curdoc, lambda: self._receive(data))
+
+    def _receive(self, data: Any) -> None:
         kind = data.get("type") if isinstance(data, dict) else None
-        with ordered(state.curdoc):
-            if kind == "ready":
-                self.drawn()
-            elif isinstance(kind, str):
-                self._act(kind, data)
+        if kind == "ready":
+            self.drawn()
+        elif isinstance(kind, str):
+            self._act(kind, data)

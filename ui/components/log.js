@@ -174,10 +174,12 @@ export function render({model, view}) {
       scroller.hidden = Boolean(log.note)
       notice.hidden = !log.failed
       setText(notice.firstChild, log.failed)
+      // Drawn anew after the lines were sent: they went to the drawing before.
       if (!recalled) {
         recalled = true
-        if (log.open && recall(place) === "closed") act({type: "toggle", open: false})
+        if (log.open && recall(place) === "closed") return act({type: "toggle", open: false})
       }
+      if (log.beginning !== null && log.beginning !== begun) act({type: "drawn"})
     },
     lines: (message) => {
       if (message.mode === "reset") {

@@ -15,7 +15,7 @@ class Log(Component):
     Whether it is open is remembered by the tab, under the view's `place`.
 
     Actions: `toggle` (`open`), `search` (`q`), `level` (`level`), `older` (`before`: a version), `retry`, and `drawn`
-    when the browser has drawn the component anew and lacks the lines that were sent before.
+    when the browser has drawn the component anew and lacks the lines of the view.
     """
 
     _esm = script("log.js")
@@ -23,16 +23,11 @@ class Log(Component):
 
     _beginning = 0
 
-    def drawn(self) -> None:
-        """The browser has drawn the component: what was sent before has gone to an earlier drawing, or nowhere."""
-        super().drawn()
-        self._act("drawn", {})
-
     def reset(self, lines: Sequence[LogLine], *, more: bool, beginning: int) -> None:
         """Show these lines and no others; `more`: there are older ones.
 
-        `beginning` numbers them and what is added to them: a browser that has other lines, or none, takes nothing that
-        would be added.
+        `beginning` numbers them and what is added to them: a browser that is shown a view of this number and has other
+        lines, or none, says `drawn`, and takes nothing that would be added.
         """
         self._beginning = beginning
         self._lines("reset", lines, more=more)

@@ -98,6 +98,7 @@ class LogSection:
         self._note = "" if page.data else "No line fits." if self._q or self._level else "Nothing has been logged yet."
         self._cursor.position = page.position
         self._ready = True
+        # The lines before the view that names their beginning, or the browser would ask for what is on its way.
         self.root.reset(page.data, more=len(page.data) == LINES, beginning=beginning)
         self._show()
         self.push()
@@ -139,6 +140,7 @@ class LogSection:
                 "q": self._q,
                 "note": self._note,
                 "failed": self._failed,
+                "beginning": self._beginning if self._ready else None,
             }
         )
 

@@ -176,7 +176,7 @@ class MetricsSection:
             else:
                 self._refresh_zoom.want()
         self._show()
-        # In a change of its own: see `ordered`.
+        # In a change of its own: see `ordered.change`.
         self._session.change(self.push)
 
     def _begin_live(self, saes: int) -> None:
