@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import torch
 
 from core.config_rules import resolve
@@ -233,6 +234,7 @@ class _Run:
         self._evaluation = evaluation
         self._device = device
         self._saved_step = loop.step
+        self._saved: CheckpointSaved | None = None
         self._narration = Narration(trainer.config, loop, trainer.progress)
 
     def to_the_end(self) -> Outcome:
@@ -271,6 +273,9 @@ class _Run:
     def _save(self, reason: Reason) -> None:
         loop = self._loop
         if self._saved_step == loop.step:
+            if reason == "request" and self._saved is not None:
+                # Whoever asked for it waits to hear of it.
+                self._emit(msgspec.structs.replace(self._saved, reason=reason), None)
             return
         with loop.speed.hold():
             snapshot = loop.snapshot()
@@ -284,18 +289,16 @@ class _Run:
                 raise
             self._saved_step = loop.step
             latest = loop.latest
-            self._emit(
-                CheckpointSaved(
-                    step=loop.step,
-                    path=str(saved.path),
-                    size=saved.size,
-                    host=socket.gethostname(),
-                    loss=mean(event.loss for event in latest),
-                    fvu=mean(event.fvu for event in latest),
-                    reason=reason,
-                ),
-                None,
+            self._saved = CheckpointSaved(
+                step=loop.step,
+                path=str(saved.path),
+                size=saved.size,
+                host=socket.gethostname(),
+                loss=mean(event.loss for event in latest),
+                fvu=mean(event.fvu for event in latest),
+                reason=reason,
             )
+            self._emit(self._saved, None)
             self._prune()
 
     def _prune(self) -> None:

@@ -158,6 +158,12 @@ def test_a_checkpoint_can_be_asked_for(spec: Callable[..., RunSpec]) -> None:
     assert [(e.step, e.reason) for e in run.of(CheckpointSaved)] == [(2, "request"), (4, "end")]
 
 
+def test_a_checkpoint_that_is_there_already_is_told_to_whoever_asks_for_it(spec: Callable[..., RunSpec]) -> None:
+    run = Run(spec(total_steps=4, checkpoint_interval=2), at={2: CheckpointRequested()})
+    assert run() == "completed"
+    assert [(e.step, e.reason) for e in run.of(CheckpointSaved)] == [(2, "interval"), (2, "request"), (4, "end")]
+
+
 @pytest.mark.slow
 def test_a_resume_without_any_checkpoint_starts_anew_and_says_so(spec: Callable[..., RunSpec]) -> None:
     run = Run(spec(total_steps=2), resume=True)
