@@ -13,6 +13,7 @@ import msgspec
 
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.control import TrainingCreated
+from events.disk import sync_folder
 from events.training import TrainingConfig
 
 RUN_FILE = "run.json"
@@ -72,8 +73,4 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

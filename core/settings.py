@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,10 +61,9 @@ class Settings:
         """One run folder a training."""
         return self.data_dir / "trainings"
 
-    @property
-    def backups(self) -> Path:
-        """Where a backup goes that is given no other place."""
-        return self.data_dir / "backups"
+    def new_backup(self) -> Path:
+        """Where a backup goes that is made now and given no other place."""
+        return self.data_dir / "backups" / time.strftime("%Y-%m-%d-%H%M%S")
 
     @property
     def temporary(self) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ import duckdb
 import msgspec
 
 from . import integrity
+from .disk import sync_folder
 from .errors import EventLogError
 from .event import now_us
 
@@ -78,8 +80,7 @@ def make(log: Log, folder: Path, progress: Progress) -> Manifest:
         )
         _write(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
     except BaseException:
-        target.unlink(missing_ok=True)
-        folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
         raise
     return manifest
 
@@ -114,7 +115,7 @@ def restore(folder: Path, database: Path, progress: Progress) -> Manifest:
         # A record of another log's head would make this one look shortened.
         database.with_name(database.name + ".head").unlink(missing_ok=True)
         new.replace(database)
-        _sync(database.parent)
+        sync_folder(database.parent)
     except OSError as error:
         raise BackupError(f"The backup could not be copied: {error}.") from error
     finally:
@@ -177,15 +178,7 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)
 
 
 def _tell(done: int, size: int) -> None:

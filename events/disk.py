@@ -35,6 +35,15 @@ def file_system(folder: Path) -> str:
     return kind
 
 
+def sync_folder(folder: Path) -> None:
+    """Make durable which files a folder holds under which names. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def is_network(kind: str) -> bool:
     """Whether a file system's files lie on another machine."""
     return kind in _NETWORK

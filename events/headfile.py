@@ -10,6 +10,8 @@ import os
 import zlib
 from pathlib import Path
 
+from .disk import sync_folder
+
 _SLOT = 128
 
 
@@ -39,11 +41,7 @@ class HeadFile:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self._path.parent)
         self._file = os.open(self._path, os.O_WRONLY)
 
     def write(self, log_id: str, head: int) -> None:

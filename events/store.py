@@ -208,7 +208,7 @@ class EventStore:
         return self._submit(_Request(run=lambda: self._install(fold, upto, failed)))
 
     def checkpoint(self) -> Future[bool]:
-        """Moves everything from the write-ahead log into the database file; False where that failed."""
+        """Moves everything from the write-ahead log into the file; False where that failed or the file is `frozen`."""
         return self._submit(_Request(run=self._checkpoint))
 
     @contextlib.contextmanager

@@ -23,8 +23,6 @@ from . import output
 from .client import data_dir, running_server
 from .server import holder
 
-# Advisory locks, memory maps or atomic renames behave differently over a network.
-
 _LITTLE_SPACE = 5_000_000_000
 _NO_SPACE = 500_000_000
 _TORCH_TIMEOUT = 120

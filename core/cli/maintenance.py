@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,18 +49,16 @@ def backup(options: argparse.Namespace) -> int:
         if find_server(options) is not None:
             with connected(options) as api:
                 job = _asked(api, "backup", show, wanted)
-            made = backups.read(Path(job["folder"])) if Path(job["folder"]).is_dir() else None
-            where, said = job["folder"], job["detail"]
+            where, made = job["folder"], job["manifest"]
         else:
             settings = Settings(data_dir=data_dir(options))
-            where = wanted.get("folder") or str(settings.backups / time.strftime("%Y-%m-%d-%H%M%S"))
+            where = wanted.get("folder") or str(settings.new_backup())
             with _log(settings) as store:
-                made = backups.make(store, Path(where), _share(show))
-            said = f"{where} holds the log up to position {made.position:,}."
+                made = msgspec.to_builtins(backups.make(store, Path(where), _share(show)))
     if options.json:
-        output.print_json({"folder": where, **(msgspec.to_builtins(made) if made else {})})
+        output.print_json({"folder": where, **made})
     else:
-        output.out().print(said, markup=False)
+        output.out().print(f"{where} holds the log up to position {made['position']:,}.", markup=False)
     return 0
 
 

@@ -38,7 +38,7 @@ class Job(msgspec.Struct, kw_only=True):
     """A job. `progress` is 0-1; `detail` says in a sentence how it stands or how it ended.
 
     Times are in µs since 1970 (UTC). `verified` is what `verify` found, a row for each table; `folder` is where
-    `backup` puts the log.
+    `backup` puts the log, `manifest` what it holds then.
     """
 
     id: str
@@ -51,6 +51,7 @@ class Job(msgspec.Struct, kw_only=True):
     ended_at: int | None = None
     verified: list[Verified] | None = None
     folder: str | None = None
+    manifest: backup.Manifest | None = None
 
 
 class Maintenance:
@@ -112,7 +113,7 @@ class Maintenance:
 
         if job.name == "backup":
             assert job.folder is not None
-            manifest = backup.make(self._studio.store, Path(job.folder), progress)
+            manifest = job.manifest = backup.make(self._studio.store, Path(job.folder), progress)
             return f"{job.folder} holds the log up to position {manifest.position:,}, {manifest.size / 1e6:,.1f} MB"
         if job.name == "rebuild":
             self._studio.projections.rebuild(progress=progress)

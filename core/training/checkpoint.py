@@ -23,6 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from events.disk import sync_folder
+
 FORMAT = 1
 STATE_FILE = "state.json"
 
@@ -103,7 +105,7 @@ class Checkpoints:
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-        _flush(self.folder)
+        sync_folder(self.folder)
         if old.exists():
             shutil.rmtree(old)
         return Saved(target, size)
@@ -202,17 +204,9 @@ def _write(folder: Path, snapshot: Snapshot) -> int:
         content.write(text)
         content.flush()
         os.fsync(content.fileno())
-    _flush(folder)
+    sync_folder(folder)
     return len(text) + sum(facts["size"] for facts in files.values())
 
 
 def _digest(state: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

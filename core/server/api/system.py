@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -94,7 +93,7 @@ async def start_backup(call: Call) -> Job:
     Answers with the job at once; its progress is at `maintenance/ID` and in the stream `maintenance`.
     """
     asked = call.body(BackUp).folder
-    folder = Path(asked) if asked else call.studio.settings.backups / time.strftime("%Y-%m-%d-%H%M%S")
+    folder = Path(asked) if asked else call.studio.settings.new_backup()
     if not folder.is_absolute():
         raise problems.invalid([Problem("folder", f"folder must be an absolute path, not '{asked}'.")])
     return call.studio.maintenance.start("backup", call.actor, folder=str(folder))

@@ -157,18 +157,24 @@ async def test_a_long_history_comes_whole_and_down_sampled_with_its_spike(client
     assert len((await client.get(f"trainings/{training}/metrics"))["data"]) == 1_000
 
 
+async def maintain(client: Client, name: str, body: Any = None) -> Any:
+    """A maintenance job as it ended."""
+    answer = await client.http.post(f"/api/v1/maintenance/{name}", json=body)
+    assert answer.status_code == 202
+    job = answer.json()
+    async with client.commits() as committed:
+        while (job := await client.get(f"maintenance/{job['id']}"))["status"] == "running":
+            await asyncio.wait_for(committed.wait(), 10)
+            committed.clear()
+    return job
+
+
 async def test_maintenance_rebuilds_and_verifies_while_the_server_runs(client: Client) -> None:
     training = await client.create()
     await client.until(training, "completed")
     before = await client.get(f"trainings/{training}")
     for name in ("rebuild", "verify"):
-        answer = await client.http.post(f"/api/v1/maintenance/{name}")
-        assert answer.status_code == 202
-        job = answer.json()
-        async with client.commits() as committed:
-            while (job := await client.get(f"maintenance/{job['id']}"))["status"] == "running":
-                await asyncio.wait_for(committed.wait(), 10)
-                committed.clear()
+        job = await maintain(client, name)
         assert (job["status"], job["progress"]) == ("completed", 1.0)
     assert all(table["matches"] for table in job["verified"])
     assert {"trainings", "logs", "models"} <= {table["table"] for table in job["verified"]}
@@ -201,17 +207,12 @@ async def test_a_full_disk_is_said_with_507_and_is_over_when_there_is_space(clie
 
 async def test_a_backup_is_made_while_the_server_runs(client: Client, tmp_path: Path) -> None:
     folder = tmp_path / "kept"
-    for asked, where in (({"folder": str(folder)}, folder), ({}, client.server.studio.settings.backups)):
-        answer = await client.http.post("/api/v1/maintenance/backup", json=asked)
-        assert answer.status_code == 202
-        job = answer.json()
-        async with client.commits() as committed:
-            while (job := await client.get(f"maintenance/{job['id']}"))["status"] == "running":
-                await asyncio.wait_for(committed.wait(), 10)
-                committed.clear()
+    for asked, where in (({"folder": str(folder)}, folder), ({}, client.server.studio.settings.data_dir)):
+        job = await maintain(client, "backup", asked)
         assert job["status"] == "completed", job["detail"]
         assert Path(job["folder"]).is_relative_to(where)
         manifest = backup.read(Path(job["folder"]))
+        assert msgspec.convert(job["manifest"], backup.Manifest) == manifest
         assert manifest.log_id == client.server.studio.store.log_id
         assert 3 <= manifest.position <= client.server.studio.store.head
     refused = await client.http.post("/api/v1/maintenance/backup", json={"folder": "elsewhere"})
@@ -225,19 +226,11 @@ async def test_a_damaged_projection_is_found_by_verify_and_healed_by_rebuild(cli
     studio = client.server.studio
     await asyncio.wrap_future(studio.store.transact(lambda con: con.execute("DELETE FROM logs")))
 
-    async def run(name: str) -> Any:
-        job = (await client.http.post(f"/api/v1/maintenance/{name}")).json()
-        async with client.commits() as committed:
-            while (job := await client.get(f"maintenance/{job['id']}"))["status"] == "running":
-                await asyncio.wait_for(committed.wait(), 10)
-                committed.clear()
-        return job
-
-    found = await run("verify")
+    found = await maintain(client, "verify")
     assert [table["table"] for table in found["verified"] if not table["matches"]] == ["logs"]
     assert "rebuild them" in found["detail"]
-    await run("rebuild")
-    assert all(table["matches"] for table in (await run("verify"))["verified"])
+    await maintain(client, "rebuild")
+    assert all(table["matches"] for table in (await maintain(client, "verify"))["verified"])
 
 
 async def test_a_data_set_is_inspected_registered_and_then_known(client: Client, tmp_path: Path) -> None:
