@@ -38,6 +38,11 @@ class Settings:
         return self.data_dir / "log.duckdb"
 
     @property
+    def format_file(self) -> Path:
+        """Which format this directory is in."""
+        return self.data_dir / "format"
+
+    @property
     def journal(self) -> Path:
         """What the server itself has appended, a second time."""
         return self.data_dir / "journal.jsonl"

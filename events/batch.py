@@ -92,7 +92,7 @@ _SCHEMAS: dict[str, Any] = {
     for name, columns in FIELDS.items()
 }
 _GETTERS: dict[str, Callable[[Any], tuple[Any, ...]]] = {
-    name: attrgetter(*(c.name for c in columns)) for name, columns in FIELDS.items()
+    name: attrgetter(*(c.name for c in columns)) if columns else lambda event: () for name, columns in FIELDS.items()
 }
 _ENCODERS = {"json": msgspec.json.Encoder(), "msgpack": msgspec.msgpack.Encoder()}
 

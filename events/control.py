@@ -90,3 +90,14 @@ class TrainingDeleted(Event, frozen=True, kw_only=True):
 
     removed: tuple[str, ...] = ()
     bytes_freed: int = 0
+
+
+class TrainingPurged(Event, frozen=True, kw_only=True):
+    """The deleted training's events and files were removed for good: an `EventPurged` stands in place of each event.
+
+    Nothing can be appended to its stream any more. `events` counts what was removed, `bytes_freed` is the size of its
+    files.
+    """
+
+    events: int
+    bytes_freed: int = 0

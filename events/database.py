@@ -7,7 +7,9 @@ memory, that is the attached file only, and detaching and attaching it heals it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import re
 import threading
 import time
@@ -18,11 +20,14 @@ from typing import Any, TypeVar
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from .errors import DataDirectoryInUse, LogClosed, LogUnavailable
+from .errors import DataDirectoryInUse, LogClosed, LogDamaged, LogUnavailable
 
 T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
+_NOT_DAMAGED = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES))
+"""Why a whole file may not be opened."""
+
 _open_here: set[Path] = set()
 _open_lock = threading.Lock()
 
@@ -240,7 +245,9 @@ class Database:
                 by = holder.group(1) if holder else "another process"
                 raise DataDirectoryInUse(f"The log {self.path} is in use by {by}.") from error
             reason = str(error).partition("\n")[0]
-            raise LogUnavailable(f"The log {self.path} cannot be opened: {reason}") from error
+            if isinstance(error, duckdb.OutOfMemoryException) or any(sign in reason for sign in _NOT_DAMAGED):
+                raise LogUnavailable(f"The log {self.path} cannot be opened: {reason}") from error
+            raise LogDamaged(f"The log {self.path} is damaged: {reason}") from error
         self._writer = self._root.cursor()
         self._writer.execute("use log")
         self.attached = True

@@ -31,8 +31,20 @@ class Fenced(EventLogError):
         )
 
 
+class StreamPurged(Fenced):
+    """The stream's events were removed for good; nothing can be appended to it any more."""
+
+    def __init__(self, stream: str, current: int) -> None:
+        super().__init__(stream, 0, 0, current)
+        self.args = (f"Stream {stream!r} was purged; nothing can be appended to it.",)
+
+
 class LogUnavailable(EventLogError):
     """The log cannot take events now (disk full, failed checkpoint being healed); the append may be repeated."""
+
+
+class LogDamaged(LogUnavailable):
+    """The log's files are not what was written to them. They are left as they are; `events.salvage` reads the rest."""
 
 
 class LogFull(LogUnavailable):

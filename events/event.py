@@ -71,6 +71,12 @@ class EventRejected(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class EventPurged(Event, frozen=True, kw_only=True):
+    """An event of a deleted training lay here; it was removed for good, and its place in the log is kept."""
+
+    columnar: ClassVar[bool] = True
+
+
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """An event with its place in the log.
 

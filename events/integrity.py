@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .tables import Connection, all_tables
+from .tables import Connection, present
 
 
 def difference(con: Connection) -> str | None:
@@ -11,7 +11,8 @@ def difference(con: Connection) -> str | None:
     Positions are 1, 2, 3 … without a hole, and so are, along them, the versions of every stream. All columns are read,
     and with them DuckDB's checksums of their blocks; `duckdb.Error` is raised where one is wrong.
     """
-    envelopes = " UNION ALL ".join(f"SELECT position, stream, version FROM {table}" for table in all_tables())
+    there = present(con)
+    envelopes = " UNION ALL ".join(f"SELECT position, stream, version FROM {table}" for table in there)
     wrong = con.execute(
         "SELECT position, stream, version, before, previous FROM ("
         " SELECT position, stream, version, lag(position, 1, 0::UBIGINT) OVER (ORDER BY position) AS before,"
@@ -23,6 +24,6 @@ def difference(con: Connection) -> str | None:
         if position != before + 1:
             return f"position {before + 1:,} was expected behind {before:,}, but {position:,} is there"
         return f"at position {position:,} stream {stream} has version {version:,} behind {previous:,}"
-    for table in all_tables():
+    for table in there:
         con.execute(f"SELECT sum(hash(each)) FROM {table} AS each").fetchone()
     return None

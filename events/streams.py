@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from .control import WriterClaimed
-from .errors import Fenced, WrongExpectedVersion
+from .errors import Fenced, StreamPurged, WrongExpectedVersion
 from .event import Event, now_us
 
 NO_STREAM = 0
@@ -17,6 +17,8 @@ ANY = None
 """Expected version of an append that takes the stream as it is."""
 
 MAX_EPOCH = 2**31 - 1
+PURGED = MAX_EPOCH + 1
+"""The epoch of a stream that was purged: above every writer's."""
 
 TRAINING = "training-"
 CONTROL = "control-"
@@ -87,6 +89,10 @@ class StreamHead(msgspec.Struct, frozen=True):
         """Under the epoch of `claim`."""
         return msgspec.structs.replace(self, epoch=claim.epoch, epoch_first_version=claim.first_version)
 
+    def purged(self) -> StreamHead:
+        """Above every epoch that can be claimed."""
+        return msgspec.structs.replace(self, epoch=PURGED)
+
 
 _NEW = StreamHead()
 
@@ -134,6 +140,8 @@ class Group:
         if not stream.startswith(TRAINING):
             raise ValueError(f"Only a stream {TRAINING}ID has one claimed writer; {stream!r} is not one.")
         current = self._current(stream)
+        if current.epoch == PURGED:
+            raise StreamPurged(stream, current.version)
         if epoch is not None and epoch < max(current.epoch, 1):
             raise Fenced(stream, epoch, current.epoch, current.version)
         if epoch is not None and epoch > MAX_EPOCH:
@@ -201,6 +209,8 @@ class Group:
 def _admit(current: StreamHead, append: Append) -> int:
     """How many of the append's events the stream has already, from the first on."""
     stream, expected, version = append.stream, append.expected, current.version
+    if current.epoch == PURGED:
+        raise StreamPurged(stream, version)
     if append.epoch is None:
         if current.epoch:
             raise Fenced(stream, 0, current.epoch, version)

@@ -28,14 +28,14 @@ from .batch import (
     heads_table,
     sorted_by_position,
 )
-from .control import WriterClaimed
+from .control import TrainingPurged, WriterClaimed
 from .errors import LogUnavailable
 from .event import Recorded
 from .ids import new_id
 from .streams import CONTROL, StreamHead, claimed_stream
 from .upcasters import UPCASTERS
 
-FORMAT = "1"
+FORMAT = "2"
 """Of these tables; a program refuses a file in a format that it does not know."""
 
 
@@ -57,12 +57,18 @@ def all_tables() -> list[str]:
     return ["log_events", *map(table_of, FIELDS)]
 
 
+def present(con: Connection) -> list[str]:
+    """Those of them that the log has: one in an older format has fewer."""
+    found = con.execute("select table_name from duckdb_tables() where database_name = current_database()").fetchall()
+    return [table for table in all_tables() if (table,) in found]
+
+
 def create(con: Connection) -> str:
     """Makes what is missing of the tables and returns the log id. Raises `LogUnavailable` for an unknown format."""
     con.execute("create table if not exists log_meta (key varchar, value varchar)")
     meta: dict[str, str] = dict(con.execute("select key, value from log_meta").fetchall())
     if meta.get("format", FORMAT) != FORMAT:
-        raise LogUnavailable(f"The log is in format {meta['format']}; this program knows format {FORMAT} only.")
+        raise LogUnavailable(f"It is in format {meta['format']}; this program works with format {FORMAT}.")
     con.execute(f"create table if not exists log_events ({_definitions(COLD)})")
     con.execute(
         "create table if not exists streams (stream varchar, version uinteger, first_position ubigint,"
@@ -125,10 +131,15 @@ def stream_heads(con: Connection) -> dict[str, StreamHead]:
         rows = con.execute(f"{ends} from {table} where position > ? group by stream", [saved]).fetchall()
         for stream, version, first, last in rows:
             heads[stream] = heads.get(stream, StreamHead()).extended(version, first, last)
-    for recorded in _load_cold(con, "position > ?", [saved], [WriterClaimed.__name__])[0]:
-        if isinstance(recorded.data, WriterClaimed) and recorded.stream.startswith(CONTROL):
-            stream = claimed_stream(recorded.stream)
-            heads[stream] = heads.get(stream, StreamHead()).claimed(recorded.data)
+    for recorded in _load_cold(con, "position > ?", [saved], [WriterClaimed.__name__, TrainingPurged.__name__])[0]:
+        stream = claimed_stream(recorded.stream)
+        match recorded.data:
+            case WriterClaimed() if recorded.stream.startswith(CONTROL):
+                heads[stream] = heads.get(stream, StreamHead()).claimed(recorded.data)
+            case TrainingPurged() if recorded.stream.startswith(CONTROL):
+                heads[stream] = heads.get(stream, StreamHead()).purged()
+            case _:
+                pass
     return heads
 
 

@@ -83,6 +83,14 @@ class Projection:
         """Takes in a batch, inside the caller's transaction. The events' own tables hold the batch already."""
         raise NotImplementedError
 
+    def purge(self, con: DuckDBPyConnection, trainings: Sequence[str]) -> None:
+        """Removes what is kept of trainings that were purged: their events, folded again, would add up to nothing."""
+        for table in self.tables:
+            if "training" in table.columns:
+                _delete(con, table, "training", trainings)
+            elif "stream" in table.columns:
+                _delete(con, table, "stream", [prefix + each for each in trainings for prefix in (TRAINING, CONTROL)])
+
     def skip(self, position: int, reason: str) -> None:
         """Reports what could not be taken in."""
         fault = Fault(position, reason)
@@ -104,6 +112,10 @@ class Projection:
             except Exception as error:
                 _logger.exception("%s cannot fold the event at position %d.", self.name, recorded.position)
                 self.skip(recorded.position, f"{recorded.type}: {error!r}")
+
+
+def _delete(con: DuckDBPyConnection, table: Table[Any], column: str, values: Sequence[str]) -> None:
+    con.execute(f"DELETE FROM {table.name} WHERE {column} IN ({', '.join('?' * len(values))})", list(values))
 
 
 def training_of(stream: str) -> str:

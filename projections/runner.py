@@ -20,14 +20,16 @@ from duckdb import DuckDBPyConnection
 
 from events import integrity
 from events.batch import Batch
+from events.control import TrainingPurged
 from events.errors import LogClosed
+from events.event import event_type
 
 from .catalog import Catalog
 from .checkpoints import Checkpoints
 from .evaluations import Evaluations
 from .logs import Logs
 from .metrics import Metrics
-from .projection import Projection
+from .projection import Projection, training_of
 from .table import first
 from .templates import Templates
 from .trainings import Trainings
@@ -41,6 +43,7 @@ PAGE = 10_000
 """Positions that are folded at once while catching up; the log's writer waits for one page at a time."""
 REBUILD = "__rebuild"
 _PATIENCE = 3
+_PURGED = event_type(TrainingPurged)
 
 Progress = Callable[[int, int], None]
 """Told the position reached and the log's head."""
@@ -261,12 +264,15 @@ class Projections:
         if not projections:
             return
         types = batch.types
+        purged = [training_of(recorded.stream) for recorded in batch.cold if recorded.type == _PURGED]
         for each in projections:
-            if types.isdisjoint(each.types):
+            if types.isdisjoint(each.types) and not purged:
                 continue
             each.faults.clear()
             try:
                 each.fold(con, batch)
+                if purged:
+                    each.purge(con, purged)
             except Exception as error:
                 raise FoldFailed(each, batch, error) from error
             if each.faults:
@@ -380,7 +386,7 @@ class Projections:
 
 
 def _types(projections: Sequence[Projection]) -> frozenset[str]:
-    return frozenset[str]().union(*(each.types for each in projections))
+    return frozenset([_PURGED]).union(*(each.types for each in projections))
 
 
 def _create(con: DuckDBPyConnection, projection: Projection) -> None:

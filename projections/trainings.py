@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, cast, get_args
 
@@ -187,6 +187,11 @@ class Trainings(Projection):
         # Trainings whose state another step would not change, as of position `_seen`.
         self._settled: set[str] = set()
         self._seen = 0
+
+    def purge(self, con: DuckDBPyConnection, trainings: Sequence[str]) -> None:
+        super().purge(con, trainings)
+        con.execute(f"DELETE FROM {self.tables[0].name} WHERE id IN (SELECT unnest(?))", [list(trainings)])
+        self._settled.difference_update(trainings)
 
     def fold(self, con: DuckDBPyConnection, batch: Batch) -> None:
         if batch.first <= self._seen:

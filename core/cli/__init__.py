@@ -162,6 +162,16 @@ def _parser() -> argparse.ArgumentParser:
         "restore", "maintenance:restore", "put a backup into a data directory without a log", data_dir, as_json
     )
     restore.add_argument("folder", type=Path, metavar="FOLDER", help="what backup has made")
+    purge = command("purge", "purge:purge", "remove deleted trainings' events and files for good", client, as_json)
+    purge.add_argument("ids", nargs="+", metavar="ID", help="a deleted training's whole id")
+    purge.add_argument("--yes", action="store_true", help="do not ask")
+    command(
+        "salvage",
+        "salvage:salvage",
+        "set a damaged log aside and begin a new one with what can be read of it",
+        data_dir,
+        as_json,
+    )
     command("doctor", "doctor:doctor", "check Python, PyTorch, devices, disk and data directory", data_dir, as_json)
     return parser
 

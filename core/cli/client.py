@@ -15,6 +15,7 @@ from pathlib import Path
 from core.api import Api, RequestRefused, ServerUnreachable, find_address
 from core.settings import DEFAULT_DATA_DIR, Settings
 from events.client import Follower, FollowRefused, LogReplaced, ServerAddress
+from events.errors import EventLogError, LogDamaged
 from events.event import Recorded
 from events.streams import CONTROL, TRAINING
 
@@ -36,6 +37,12 @@ def prepared(settings: Settings) -> Settings:
         raise Failure(f"The data directory {folder} cannot be made: {error.strerror}.") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise Failure(f"The data directory {folder} cannot be written to by this user.")
+    from core.data_format import check
+
+    try:
+        check(settings)
+    except EventLogError as error:
+        raise Failure(str(error)) from error
     return settings
 
 
@@ -117,6 +124,15 @@ def streams_of(training_id: str) -> tuple[str, str]:
 def no_server(folder: Path) -> str:
     """The sentence for a data directory without a server."""
     return f"No server runs on {folder}; start one with {command('up', folder)}."
+
+
+def damaged(error: LogDamaged, settings: Settings) -> Failure:
+    """What a damaged log can be met with."""
+    salvage, restore = (command(words, settings.data_dir) for words in ("salvage", "restore FOLDER"))
+    return Failure(
+        f"{str(error).rstrip('.')}. Nothing was changed. {salvage} sets it aside and begins a new log with what can be"
+        f" read of it; after that, {restore} would bring a backup back into an empty data directory."
+    )
 
 
 def command(words: str, folder: Path) -> str:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from core import lock
 from core.api import Api
+from core.data_format import bring_up_to_date
 from core.settings import Settings
 from events import backup as backups
-from events.errors import EventLogError
+from events.errors import EventLogError, LogDamaged
 
 from . import output
-from .client import command, connected, data_dir, find_server, follow
+from .client import command, connected, damaged, data_dir, find_server, follow
 from .failure import Failure
 
 if TYPE_CHECKING:
     from events.store import EventStore
-
-Show = Callable[[float], None]
-
 
 Verified = dict[str, Any]
 """How a projection's table compares with what the log adds up to: `table`, `matches`, `rows`, `expected`."""
@@ -45,7 +42,7 @@ def backup(options: argparse.Namespace) -> int:
     """Copy the log into a new folder, whole and with its hash."""
     folder: Path | None = options.folder
     wanted = {"folder": str(folder.absolute())} if folder is not None else {}
-    with _bar("backup", quiet=options.json) as show:
+    with output.bar("backup", quiet=options.json) as show:
         if find_server(options) is not None:
             with connected(options) as api:
                 job = _asked(api, "backup", show, wanted)
@@ -54,7 +51,7 @@ def backup(options: argparse.Namespace) -> int:
             settings = Settings(data_dir=data_dir(options))
             where = wanted.get("folder") or str(settings.new_backup())
             with _log(settings) as store:
-                made = msgspec.to_builtins(backups.make(store, Path(where), _share(show)))
+                made = msgspec.to_builtins(backups.make(store, Path(where), output.share(show)))
     if options.json:
         output.print_json({"folder": where, **made})
     else:
@@ -66,8 +63,8 @@ def restore(options: argparse.Namespace) -> int:
     """Put a backup into a data directory that has no log; it begins a new incarnation of the log there."""
     settings = Settings(data_dir=data_dir(options))
     try:
-        with _bar("restore", quiet=options.json) as show, lock.hold(settings):
-            manifest = backups.restore(options.folder.absolute(), settings.database, _share(show))
+        with output.bar("restore", quiet=options.json) as show, lock.hold(settings):
+            manifest = backups.restore(options.folder.absolute(), settings.database, output.share(show))
     except EventLogError as error:
         raise Failure(str(error)) from error
     if options.json:
@@ -82,7 +79,7 @@ def restore(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, name: str) -> int:
-    with _bar(name, quiet=options.json) as show:
+    with output.bar(name, quiet=options.json) as show:
         if find_server(options) is None:
             verified = _here(Settings(data_dir=data_dir(options)), name, show)
         else:
@@ -105,7 +102,7 @@ def _run(options: argparse.Namespace, name: str) -> int:
     return int(bool(wrong))
 
 
-def _here(settings: Settings, name: str, show: Show) -> list[Verified]:
+def _here(settings: Settings, name: str, show: output.Show) -> list[Verified]:
     """Do the job in this process, which holds the data directory meanwhile; what `verify` found, else nothing."""
     from projections.runner import Projections
 
@@ -113,9 +110,9 @@ def _here(settings: Settings, name: str, show: Show) -> list[Verified]:
         projections = Projections(store)
         projections.start()
         if name == "rebuild":
-            projections.rebuild(progress=_share(show))
+            projections.rebuild(progress=output.share(show))
             return []
-        return msgspec.to_builtins(projections.verify(progress=_share(show)))
+        return msgspec.to_builtins(projections.verify(progress=output.share(show)))
 
 
 @contextmanager
@@ -126,17 +123,17 @@ def _log(settings: Settings) -> Iterator[EventStore]:
     from events.store import EventStore
 
     try:
-        with lock.hold(settings), EventStore.open(settings.database, temp_directory=settings.temporary) as store:
-            yield store
+        with lock.hold(settings):
+            bring_up_to_date(settings, lambda sentence: output.err().print(sentence, markup=False))
+            with EventStore.open(settings.database, temp_directory=settings.temporary) as store:
+                yield store
+    except LogDamaged as error:
+        raise damaged(error, settings) from error
     except EventLogError as error:
         raise Failure(str(error)) from error
 
 
-def _share(show: Show) -> Callable[[int, int], None]:
-    return lambda done, total: show(done / total if total else 1.0)
-
-
-def _asked(api: Api, name: str, show: Show, wanted: dict[str, Any] | None = None) -> dict[str, Any]:
+def _asked(api: Api, name: str, show: output.Show, wanted: dict[str, Any] | None = None) -> dict[str, Any]:
     """Have the server do the job, following what it says about it; the job as it ended."""
     after = api.get("maintenance")["position"]
     job = api.post(f"maintenance/{name}", wanted)
@@ -148,15 +145,3 @@ def _asked(api: Api, name: str, show: Show, wanted: dict[str, Any] | None = None
     if job["status"] != "completed":
         raise Failure(job["detail"])
     return job
-
-
-@contextmanager
-def _bar(name: str, *, quiet: bool) -> Iterator[Show]:
-    """A progress bar that is told shares of the whole; nothing if `quiet`."""
-    if quiet:
-        yield lambda share: None
-        return
-    columns = (TextColumn(name), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, console=output.err(), transient=True) as progress:
-        task = progress.add_task(name, total=1.0)
-        yield lambda share: progress.update(task, completed=share)

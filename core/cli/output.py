@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 __all__ = [
-    "duration", "err", "escape", "moment", "number", "out", "print_facts", "print_json", "print_table", "size",
-    "status",
+    "Show", "bar", "duration", "err", "escape", "moment", "number", "out", "print_facts", "print_json",
+    "print_table", "share", "size", "status",
 ]  # fmt: skip
+
+Show = Callable[[float], None]
+"""Told which share of a task is done."""
 
 _STYLES = {
     "running": "green",
@@ -112,3 +117,20 @@ def moment(microseconds: int | None) -> str:
 
 def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@contextmanager
+def bar(name: str, *, quiet: bool) -> Generator[Show]:
+    """A progress bar that is told shares of the whole; nothing if `quiet`."""
+    if quiet:
+        yield lambda share: None
+        return
+    columns = (TextColumn(name), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=err(), transient=True) as progress:
+        task = progress.add_task(name, total=1.0)
+        yield lambda share: progress.update(task, completed=share)
+
+
+def share(show: Show) -> Callable[[int, int], None]:
+    """Tells `show` what is done of a total."""
+    return lambda done, total: show(done / total if total else 1.0)

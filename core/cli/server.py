@@ -20,10 +20,10 @@ import msgspec
 
 from core import lock
 from core.settings import DEFAULT_PORT, Settings
-from events.errors import DataDirectoryInUse, EventLogError
+from events.errors import DataDirectoryInUse, EventLogError, LogDamaged
 
 from . import output
-from .client import command, connected, data_dir, find_server, no_server, prepared
+from .client import command, connected, damaged, data_dir, find_server, no_server, prepared
 from .failure import Failure
 
 if TYPE_CHECKING:
@@ -69,8 +69,10 @@ def up(options: argparse.Namespace) -> int:
         serve(settings, on_ready=on_ready, say=lambda sentence: output.err().print(sentence, markup=False))
     except (DataDirectoryInUse, NoFreePort) as error:
         raise Failure(str(error)) from error
+    except LogDamaged as error:
+        raise damaged(error, settings) from error
     except EventLogError as error:
-        raise Failure(f"The log in {settings.data_dir} cannot be opened: {error}") from error
+        raise Failure(str(error)) from error
     if not options.json:
         again = command("up", settings.data_dir)
         output.err().print(f"\nThe server has ended. Open it again with {again}.", markup=False)

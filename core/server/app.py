@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from core.catalogue import BUILTIN_DATASETS, BUILTIN_MODELS
+from core.data_format import bring_up_to_date
 from core.settings import Settings
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.store import EventStore
@@ -93,6 +94,7 @@ async def open_studio(
     gone, resumes those that ask for it, and begins to launch.
     """
     settings.trainings.mkdir(mode=0o700, parents=True, exist_ok=True)
+    await asyncio.to_thread(bring_up_to_date, settings, say, _paced("Writing the log anew", say))
     store = await asyncio.to_thread(EventStore.open, settings.database, temp_directory=settings.temporary)
     try:
         if store.lost is not None:
@@ -217,6 +219,6 @@ def _paced(what: str, say: Say) -> Callable[[int, int], None]:
         nonlocal told
         if time.monotonic() - told > 2:
             told = time.monotonic()
-            say(f"{what}: {done:,} of {total:,} events")
+            say(f"{what}: {done / total:.0%}" if total else f"{what} …")
 
     return progress

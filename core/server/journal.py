@@ -17,8 +17,11 @@ import msgspec
 
 from core.run import write_atomically
 from events import codec
+from events.event import Event
 from events.store import EventStore
 from events.streams import Append, Appended
+
+_TAIL = 1_000
 
 _logger = logging.getLogger(__name__)
 
@@ -72,17 +75,21 @@ class Journal:
             missing = min(len(entry.events), entry.version - store.version(entry.stream))
             if missing <= 0:
                 continue
+            kept = _kept(store, entry)
+            lost = [pair for pair in _events(entry)[-missing:] if pair not in kept]
+            if not lost:
+                continue
             append = Append(
                 entry.stream,
-                [codec.decode(event, "json") for event in entry.events[-missing:]],
-                occurred_at=entry.occurred_at[-missing:],
+                [event for _, event in lost],
+                occurred_at=[occurred_at for occurred_at, _ in lost],
                 actor=entry.actor,
                 metadata=entry.metadata,
             )
             (answer,) = store.append(append).result()
             # Claims are not kept here, so that a version may be an earlier one now.
             entries[number] = msgspec.structs.replace(entry, version=answer.version)
-            restored += missing
+            restored += len(lost)
         self._rewrite(entries)
         return restored
 
@@ -115,6 +122,17 @@ class Journal:
                 level = logging.INFO if number == len(lines) else logging.WARNING
                 _logger.log(level, "Line %d of %s is left out: %s.", number, self._path, error)
         return entries
+
+
+def _events(entry: Entry) -> list[tuple[int, Event]]:
+    return [(at, codec.decode(event, "json")) for at, event in zip(entry.occurred_at, entry.events, strict=True)]
+
+
+def _kept(store: EventStore, entry: Entry) -> list[tuple[int, Event]]:
+    """Those of an entry's events that the log has: in one that was salvaged they may lie at earlier versions."""
+    times = set(entry.occurred_at)
+    tail = store.read_stream(entry.stream, max(0, store.version(entry.stream) - _TAIL), _TAIL)
+    return [(recorded.occurred_at, recorded.data) for recorded in tail if recorded.occurred_at in times]
 
 
 def dated(append: Append, now: int) -> Append:

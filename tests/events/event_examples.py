@@ -22,11 +22,12 @@ from events.control import (
     TrainingInterrupted,
     TrainingLaunched,
     TrainingNoted,
+    TrainingPurged,
     TrainingRenamed,
     TrainingTagged,
     WriterClaimed,
 )
-from events.event import Event, EventRejected
+from events.event import Event, EventPurged, EventRejected
 from events.log import LogWritten
 from events.template import (
     TemplateDeleted,
@@ -97,6 +98,7 @@ CONFIG = TrainingConfig(
 )
 
 EXAMPLES: tuple[Event, ...] = (
+    EventPurged(),
     EventRejected(raw=b"\x81\xa4type\xff", reason="Not a frame: Input data was truncated."),
     TrainingStarted(
         pid=4_711,
@@ -206,6 +208,7 @@ EXAMPLES: tuple[Event, ...] = (
     TrainingTagged(tags=("baseline", "paper")),
     TrainingNoted(note="**Dead** latents *rise*."),
     TrainingDeleted(removed=("/data/c/step-00000500",), bytes_freed=75_600_000),
+    TrainingPurged(events=3_141, bytes_freed=59_265),
     LogWritten(level="WARNING", logger="core.training", message="Zeile 1\nline 2 \u2028 \U0001f9e0"),
     TemplateSaved(name="Small", description="For a first try.", config=CONFIG),
     TemplateEdited(description="For a second try.", config=msgspec.structs.replace(CONFIG, k=16)),

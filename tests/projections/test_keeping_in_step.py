@@ -12,12 +12,12 @@ from duckdb import DuckDBPyConnection
 from folded_log import step
 
 from events.batch import Batch
-from events.control import TrainingCreated, TrainingRenamed
+from events.control import TrainingCreated, TrainingPurged, TrainingRenamed
 from events.event import Event
 from events.log import LogWritten
 from events.store import EventStore
 from events.streams import Append
-from events.training import CheckpointSaved, TrainingResumed
+from events.training import CheckpointSaved, EvaluationMade, MetricsLogged, TrainingResumed
 from projections import logs, metrics, runner, trainings
 from projections.logs import Logs
 from projections.projection import Projection
@@ -322,3 +322,34 @@ def test_a_rebuild_that_was_killed_leaves_nothing_at_the_next_start(store: Event
         assert position(con) == store.head
         assert con.execute("SELECT count(*) FROM projections").fetchall() == [(7,)]
         assert not con.execute(f"SELECT 1 FROM duckdb_tables() WHERE table_name = 'logs{REBUILD}'").fetchall()
+
+
+def test_nothing_is_kept_of_a_training_that_was_purged_and_all_of_the_others(store: EventStore) -> None:
+    fill(store)
+    more = [
+        EvaluationMade(step=3, sae=0, tokens=9, fvu=0.1, l0=2.0, dead_latents=3),
+        MetricsLogged(step=3, values={"x": 1.0}),
+        CheckpointSaved(step=3, path="p", size=1),
+    ]
+    append(store, T, *more)
+    projections = Projections(store)
+    projections.start()
+    before = rows(store)
+    assert all(count for table, count in before.items() if table not in ("templates", "models", "datasets")), before
+    append(store, "control-two", TrainingCreated(name="second"))
+    append(store, "training-two", *HISTORY, *more)
+    append(store, "control-two", TrainingPurged(events=1))
+    assert rows(store) == before
+    append(store, C, TrainingPurged(events=1))
+    assert set(rows(store).values()) == {0}
+    assert all(one.matches for one in projections.verify())
+
+
+def rows(store: EventStore) -> dict[str, int]:
+    """How many rows every table has."""
+    with store.reading() as con:
+        return {
+            table.name: len(con.execute(f"FROM {table.name}").fetchall())
+            for each in runner.every_projection()
+            for table in each.tables
+        }

@@ -62,6 +62,8 @@ def what(deed: Deed) -> str:
             return "Note edited"
         case "TrainingDeleted":
             return "Deleted"
+        case "TrainingPurged":
+            return f"Removed for good: {text.count(data.get('events'))} events"
         case other:
             # An event of a newer server, by its own name.
             return re.sub(r"(?<=[a-z])([A-Z])", lambda upper: " " + upper[1].lower(), other)
