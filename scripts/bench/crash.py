@@ -177,7 +177,8 @@ def emit(data_dir: str, training: str, step: str) -> None:
     folder = Path(data_dir) / "trainings" / training
     chance = random.Random()
     events = serving.steps(1_000)
-    with hold(folder):
+    # The server may be taking in what the one before has left.
+    with hold(folder, wait=30):
         created = TrainingCreated(name="under fire")
         address = lambda: read_address(Path(data_dir))  # noqa: E731
         emitter = Emitter(folder, training, address=address, created=created, segment_size=1 << 16)
