@@ -73,8 +73,9 @@ class Emitter:
     `folder` is the run folder, whose lock the process holds (`spool.hold`) for as long as the emitter lives; the spool
     lies in it. `SpoolError` is raised without the lock. `address` is asked before every connection where the server is
     (None: nowhere now). `created` and `created_at` (µs) create the training in a log that does not know it.
-    `on_control` gets each control event of the training once, in the emitter's thread; `on_trouble` one sentence for
-    whatever a person should know, which also goes to the log.
+    `on_control` gets each control event of the training once, in the emitter's thread; `on_disk` what is wrong with the
+    spool's disk, and None when that is over; `on_trouble` one sentence for whatever a person should know, which also
+    goes to the log.
 
     Nothing that `emit` has taken is lost when the process dies, as long as the spool is `durable`; otherwise (see
     `spool.py`) the last few milliseconds may be.
@@ -90,6 +91,7 @@ class Emitter:
         created_at: int | None = None,
         on_control: Callable[[Recorded], None] | None = None,
         on_trouble: Callable[[str], None] | None = None,
+        on_disk: Callable[[str | None], None] | None = None,
         segment_size: int = SEGMENT_SIZE,
     ) -> None:
         self._on_trouble = on_trouble
@@ -105,7 +107,9 @@ class Emitter:
         if not is_held(folder):
             # Whoever finds the lock free takes the spool for a dead process's and cuts its files, mapped or not.
             raise SpoolError(f"{folder} is not held: an emitter writes only where its process has the lock.")
-        self._spool = Spool(folder / "spool", header, segment_size=segment_size, on_trouble=self._trouble)
+        self._spool = Spool(
+            folder / "spool", header, segment_size=segment_size, on_trouble=self._trouble, on_disk=on_disk
+        )
         self._acknowledged = 0
         self._progress = threading.Condition()
         self._fenced = False

@@ -119,7 +119,8 @@ class Spool:
     """A writer's spool: appends in the caller's thread, reads for the sender, and upkeep in a thread of its own.
 
     The caller holds the run folder's lock. `on_trouble` gets one sentence when something is wrong and when it is well
-    again; it is called by `upkeep` and by the constructor, never inside `append`. Raises `SpoolError` for a folder on a
+    again, `on_disk` what is wrong with the disk, or None; both are called by `upkeep` (the first by the constructor
+    too), never inside `append`. Raises `SpoolError` for a folder on a
     network's file system.
     """
 
@@ -131,6 +132,7 @@ class Spool:
         segment_size: int = SEGMENT_SIZE,
         memory_limit: int = MEMORY_LIMIT,
         on_trouble: Callable[[str], None] | None = None,
+        on_disk: Callable[[str | None], None] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if reason := refusal(folder, "the spool"):
@@ -141,6 +143,7 @@ class Spool:
         self._segment_size = max(segment_size, self._header_size + 64)
         self._memory_limit = memory_limit
         self._on_trouble = on_trouble or _ignore
+        self._on_disk = on_disk or _ignore
         self._mappable = file_system(folder) in _MAPPABLE
         self._lock = threading.RLock()
         self._appending = False
@@ -450,6 +453,7 @@ class Spool:
         else:
             self._on_trouble(trouble)
         self._told = trouble
+        self._on_disk(trouble)
 
     def close(self) -> None:
         """Write everything out and give back unused space. An empty segment is deleted."""
@@ -467,5 +471,5 @@ class Spool:
             self._active.capacity = 0
 
 
-def _ignore(_: str) -> None:
+def _ignore(_: str | None) -> None:
     """Nobody listens."""

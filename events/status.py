@@ -29,6 +29,7 @@ from .training import (
     TrainingResumed,
     TrainingStarted,
     TrainingStopped,
+    TroubleReported,
 )
 
 Status = Literal[
@@ -55,7 +56,8 @@ class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
     """What commands are decided against.
 
     `launched` is True from the moment that a process was started for the present attempt until that attempt ends:
-    a training that waits for a slot to resume is `resuming` and not launched. `reason` says why it ended.
+    a training that waits for a slot to resume is `resuming` and not launched. `reason` says why it ended,
+    or what is wrong while it runs.
     """
 
     status: Status = "queued"
@@ -102,6 +104,8 @@ def evolve(state: TrainingState | None, event: Event) -> TrainingState:
             return _to(state, "completed", launched=False)
         case TrainingFailed(error=error):
             return _to(state, "failed", launched=False, reason=error)
+        case TroubleReported(message=message):
+            return msgspec.structs.replace(state, reason=message) if status in PROCESS_EXPECTED else state
         case TrainingInterrupted(reason=reason):
             if status not in PROCESS_EXPECTED:
                 return state

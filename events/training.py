@@ -491,6 +491,12 @@ class TrainingResumed(Event, frozen=True, kw_only=True):
     step: int
 
 
+class TroubleReported(Event, frozen=True, kw_only=True):
+    """Something is wrong that the training goes on with, in a sentence; None: all is well again."""
+
+    message: str | None
+
+
 class TrainingStopped(Event, frozen=True, kw_only=True):
     """The trainer ended at `step` because it was told to, after saving a checkpoint."""
 

@@ -178,6 +178,7 @@ class Trainings(Projection):
             "TrainingStopped",
             "TrainingCompleted",
             "TrainingFailed",
+            "TroubleReported",
         }
     )
     schema = (TRAININGS, FIGURES)

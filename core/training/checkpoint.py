@@ -193,7 +193,11 @@ def _write(folder: Path, snapshot: Snapshot) -> int:
     files: dict[str, dict[str, Any]] = {}
     for stem, tensors in snapshot.tensors.items():
         file = folder / f"{stem}.safetensors"
-        save_file({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}, file)
+        try:
+            save_file({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}, file)
+        except SafetensorError as error:
+            # What the library says of a full disk.
+            raise OSError(f"{file.name}: {error}") from error
         with file.open("rb") as content:
             os.fsync(content.fileno())
             digest = hashlib.file_digest(content, "sha256").hexdigest()

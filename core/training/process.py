@@ -18,7 +18,7 @@ from events.spool import hold
 from events.training import TrainingFailed
 
 from .control import Wishes
-from .reporting import Emit, Progress, Reporting
+from .reporting import Emit, Progress, Reporting, Troubles
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -45,6 +45,7 @@ def run(folder: Path, *, resume: bool, progress: TextIO | None) -> int:
     with lock:
         wishes = Wishes()
         wishes.listen_to_signals()
+        troubles = Troubles(lambda event, occurred_at: emit(event, occurred_at))
         emitter = Emitter(
             folder,
             spec.id,
@@ -52,6 +53,7 @@ def run(folder: Path, *, resume: bool, progress: TextIO | None) -> int:
             created=spec.created,
             created_at=spec.created_at,
             on_control=wishes.on_control,
+            on_disk=lambda sentence: troubles.tell("spool", sentence),
         )
 
         def emit(event: Event, occurred_at: int | None) -> None:
@@ -61,7 +63,7 @@ def run(folder: Path, *, resume: bool, progress: TextIO | None) -> int:
         with Reporting(emit):
             # What an earlier process of this training did must not be done twice, whoever started this one.
             again = resume or spec.resume or emitter.version > 0 or (folder / runs.CHECKPOINTS).is_dir()
-            code = _train(folder, spec, emit, wishes, lines, resume=again)
+            code = _train(folder, spec, emit, wishes, lines, troubles, resume=again)
         # Without a server in sight there is nobody to wait for: the spool is taken in later.
         emitter.close(FLUSH_SECONDS if emitter.connected or _address(spec.data_dir) is not None else 0.0)
     return code
@@ -73,6 +75,7 @@ def _train(
     emit: Emit,
     wishes: Wishes,
     lines: Progress,
+    troubles: Troubles,
     *,
     resume: bool,
 ) -> int:
@@ -81,7 +84,7 @@ def _train(
         # Imported here, so that an error in loading torch is told like any other.
         from .trainer import Trainer
 
-        trainer = Trainer(spec, folder, emit, wishes, lines, resume=resume)
+        trainer = Trainer(spec, folder, emit, wishes, lines, troubles, resume=resume)
         outcome = trainer.run()
     except Exception as error:
         sentence = describe(error)

@@ -13,11 +13,34 @@ from typing import Any, TextIO
 
 from events.event import Event
 from events.log import Level, LogWritten
+from events.training import TroubleReported
 
 log = logging.getLogger("core.training")
 
 Emit = Callable[[Event, int | None], None]
 """Takes an event and when it happened (µs since 1970; None: now)."""
+
+
+class Troubles:
+    """What is wrong while the training goes on, from several sources, told as an event whenever it changes."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._sentences: dict[str, str] = {}
+
+    def tell(self, source: str, sentence: str | None) -> None:
+        """What is wrong with `source` now; None: nothing."""
+        with self._lock:
+            if self._sentences.get(source) == sentence:
+                return
+            if sentence is None:
+                del self._sentences[source]
+            else:
+                self._sentences[source] = sentence
+            message = " ".join(self._sentences.values()) or None
+        self._emit(TroubleReported(message=message), None)
+
 
 _OURS = ("core", "events")
 

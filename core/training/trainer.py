@@ -32,12 +32,12 @@ from events.training import (
 )
 
 from . import devices
-from .checkpoint import Checkpoints, Snapshot
+from .checkpoint import Checkpoints, Saved, Snapshot
 from .control import Wishes
 from .evaluation import Evaluation, budget
 from .loop import Loop, students_of
 from .narration import Narration, mean
-from .reporting import Progress, include_libraries
+from .reporting import Progress, Troubles, include_libraries
 from .student import Pair, Student
 
 log = logging.getLogger("core.training")
@@ -48,6 +48,10 @@ Reason = Literal["interval", "request", "pause", "stop", "end"]
 
 _LIBRARIES = ("torch", "transformers", "datasets", "safetensors", "numpy", "saestudio")
 _PHASE_SECONDS = 5.0
+
+AGAIN_SECONDS = 5.0
+LAST_SECONDS = 3_600.0
+"""How often, and how long, the last checkpoint is tried again on a full disk."""
 
 
 class _Leave(Exception):
@@ -71,6 +75,7 @@ class Trainer:
     emit: Callable[[Event, int | None], None]
     wishes: Wishes
     progress: Progress
+    troubles: Troubles
     resume: bool = False
     step: int | None = None
     """The last step that was taken; None before the first."""
@@ -280,13 +285,9 @@ class _Run:
         with loop.speed.hold():
             snapshot = loop.snapshot()
             snapshot.state["control_until"] = self._wishes.latest
-            try:
-                saved = self._checkpoints.save(snapshot)
-            except OSError as error:
-                if reason in ("interval", "request"):
-                    log.error("The checkpoint of step %s could not be saved (%s); training goes on.", loop.step, error)
-                    return
-                raise
+            saved = self._write(snapshot, last=reason not in ("interval", "request"))
+            if saved is None:
+                return
             self._saved_step = loop.step
             latest = loop.latest
             self._saved = CheckpointSaved(
@@ -300,6 +301,30 @@ class _Run:
             )
             self._emit(self._saved, None)
             self._prune()
+
+    def _write(self, snapshot: Snapshot, *, last: bool) -> Saved | None:
+        """Save the checkpoint; None where that cannot be done now and training goes on. The last one is worth waiting
+        for: with it everything would be lost that was trained since the one before."""
+        tell = self._trainer.troubles.tell
+        deadline, told = time.monotonic() + LAST_SECONDS, False
+        while True:
+            try:
+                saved = self._checkpoints.save(snapshot)
+            except OSError as error:
+                if last and time.monotonic() > deadline:
+                    raise
+                then = "it is tried again until the disk takes it" if last else "training goes on"
+                sentence = f"The checkpoint of step {snapshot.step} could not be saved ({error}); {then}."
+                if not told:
+                    log.error("%s", sentence)
+                    told = True
+                tell("checkpoint", sentence)
+                if not last:
+                    return None
+                time.sleep(AGAIN_SECONDS)
+            else:
+                tell("checkpoint", None)
+                return saved
 
     def _prune(self) -> None:
         try:

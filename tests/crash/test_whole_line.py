@@ -39,7 +39,9 @@ class Server:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, self._process.communicate()[1]
-        self.url: str = httpx.Response(200, content=line).json()["url"]
+        said = httpx.Response(200, content=line).json()
+        self.url: str = said["url"]
+        self.pid: int = said["pid"]
 
     def kill(self) -> None:
         self._process.kill()

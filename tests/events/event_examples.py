@@ -51,6 +51,7 @@ from events.training import (
     TrainingResumed,
     TrainingStarted,
     TrainingStopped,
+    TroubleReported,
 )
 
 CONFIG = TrainingConfig(
@@ -208,6 +209,7 @@ EXAMPLES: tuple[Event, ...] = (
     TrainingTagged(tags=("baseline", "paper")),
     TrainingNoted(note="**Dead** latents *rise*."),
     TrainingDeleted(removed=("/data/c/step-00000500",), bytes_freed=75_600_000),
+    TroubleReported(message="The checkpoint of step 500 could not be saved."),
     TrainingPurged(events=3_141, bytes_freed=59_265),
     LogWritten(level="WARNING", logger="core.training", message="Zeile 1\nline 2 \u2028 \U0001f9e0"),
     TemplateSaved(name="Small", description="For a first try.", config=CONFIG),

@@ -28,6 +28,7 @@ from events.training import (
     TrainingResumed,
     TrainingStarted,
     TrainingStopped,
+    TroubleReported,
 )
 
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -105,3 +106,13 @@ def test_a_reason_is_told_until_the_training_goes_on() -> None:
     assert (failed.reason, interrupted.reason) == ("no memory", "killed")
     assert evolve(failed, ResumeRequested()).reason is None
     assert evolve(interrupted, STEP) == TrainingState(status="running", launched=True)
+
+
+def test_what_is_wrong_while_a_training_runs_is_told_until_it_is_over() -> None:
+    running = TrainingState(status="running", launched=True)
+    troubled = evolve(running, TroubleReported(message="The disk is full."))
+    assert (troubled.status, troubled.reason) == ("running", "The disk is full.")
+    assert evolve(troubled, STEP) == troubled
+    assert evolve(troubled, TroubleReported(message=None)) == running
+    assert evolve(troubled, TrainingCompleted(step=9)).reason is None
+    assert evolve(TrainingState(status="failed", reason="why"), TroubleReported(message=None)).reason == "why"

@@ -208,3 +208,12 @@ def test_a_filter_that_nothing_passes_stays_in_sight() -> None:
 )
 def test_an_sae_is_named_by_where_it_reads(sae: Sae, label: str) -> None:
     assert state.sae_label(sae) == label
+
+
+def test_what_is_wrong_while_a_training_runs_is_on_its_card_and_in_its_line() -> None:
+    said = "The checkpoint of step 40 could not be saved (No space left on device); training goes on."
+    troubled = training(reason=said, total_steps=1_000)
+    assert state.card(troubled, NOW)["alert"] == {"tone": "warn", "text": said}
+    assert state.list_row(troubled, NOW)["standing"] == said
+    assert state.card(training(), NOW)["alert"] is None
+    assert state.card(training("completed", reason=said), NOW)["alert"] is None

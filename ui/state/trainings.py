@@ -14,6 +14,7 @@ import msgspec
 
 from events.event import Recorded
 from events.log import LogWritten
+from events.status import PROCESS_EXPECTED
 from events.training import Sae, StepTrained, TrainingConfig
 
 from .. import text
@@ -218,7 +219,7 @@ def list_row(training: Training, now: float | None = None) -> dict[str, Any]:
         "l0": text.mean_count(training.l0),
         "fvu": text.metric(training.fvu),
         "dead": text.share(dead) if dead is not None else text.count(training.dead_latents),
-        "standing": standing(training, now),
+        "standing": (training.reason if training.status == "running" else None) or standing(training, now),
         "created_at": training.created_at,
     }
 
@@ -302,6 +303,8 @@ def alert(training: Training) -> dict[str, str] | None:
         case "interrupted":
             reason = training.reason or "Its process is gone."
             return {"tone": "bad", "text": f"Interrupted. {reason} Resume goes on from the newest checkpoint."}
+        case status if status in PROCESS_EXPECTED and training.reason is not None:
+            return {"tone": "warn", "text": training.reason}
         case _:
             return None
 

@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 from runs import history, small_model, specification
+from safetensors import SafetensorError
 
 from core.run import RunSpec
+from core.training import checkpoint, trainer
 from core.training.control import Wishes
 from core.training.loop import CheckpointMismatch
-from core.training.reporting import Progress
+from core.training.reporting import Progress, Troubles
 from core.training.trainer import NothingToTrain, Outcome, Trainer
 from events.control import CheckpointRequested, PauseRequested, StopRequested
 from events.event import Event, Recorded, event_type, now_us
@@ -31,6 +33,7 @@ from events.training import (
     TrainingResumed,
     TrainingStarted,
     TrainingStopped,
+    TroubleReported,
 )
 
 
@@ -44,7 +47,9 @@ class Run:
         self._at = at or {}
         folder = spec.data_dir / "trainings" / spec.id
         self.checkpoints = folder / "checkpoints"
-        self.trainer = Trainer(spec, folder, self._emit, self.wishes, Progress(self.lines), resume=resume)
+        self.trainer = Trainer(
+            spec, folder, self._emit, self.wishes, Progress(self.lines), Troubles(self._emit), resume=resume
+        )
 
     def __call__(self) -> Outcome:
         return self.trainer.run()
@@ -191,6 +196,37 @@ def test_a_disk_that_takes_no_checkpoint_does_not_end_it(
     assert run() == "completed"
     assert [e.step for e in run.of(CheckpointSaved)] == [6, 7]
     assert "training goes on" in caplog.text
+    troubles = [one.message for one in run.of(TroubleReported)]
+    assert (len(troubles), troubles[-1]) == (2, None)
+    assert "The checkpoint of step 3 could not be saved ([Errno 28] No space left on device)" in str(troubles[0])
+
+
+@pytest.mark.slow
+def test_the_last_checkpoint_is_tried_again_until_the_disk_takes_it(
+    spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(spec(total_steps=4, checkpoint_interval=0))
+    real, tries = checkpoint.save_file, 0
+
+    def full(*arguments: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= 3:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        real(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(trainer, "AGAIN_SECONDS", 0.01)
+    assert run() == "completed"
+    assert [e.step for e in run.of(CheckpointSaved)] == [4]
+    assert [one.message is None for one in run.of(TroubleReported)] == [False, True]
+    assert caplog.text.count("tried again until the disk takes it") == 1
+    # A disk that stays full ends it, in words.
+    tries = -1_000_000
+    again = Run(spec(total_steps=4, checkpoint_interval=0))
+    monkeypatch.setattr(trainer, "LAST_SECONDS", 0.0)
+    with pytest.raises(OSError, match="No space left on device"):
+        again()
 
 
 def test_a_changed_configuration_is_not_resumed(spec: Callable[..., RunSpec]) -> None:
