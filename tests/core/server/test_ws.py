@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from core.server import ws
+from core.server.serve import MAX_MESSAGE
 from events import wire
 from events.client import FOLLOW_PATH, INGEST_PATH, Follower, decode_recorded
 from events.control import CheckpointRequested, PauseRequested, ResumeRequested, TrainingCreated, WriterClaimed
@@ -75,6 +76,14 @@ def closed(connection: ClientConnection) -> tuple[int, str]:
             connection.recv(10)
     assert caught.value.rcvd is not None
     return caught.value.rcvd.code, caught.value.rcvd.reason
+
+
+def ended_by(connection: ClientConnection, message: bytes) -> None:
+    """The peer ends the connection for a message: while it is being sent, or after."""
+    with pytest.raises(ConnectionClosed):
+        connection.send(message)
+        while True:
+            connection.recv(10)
 
 
 class Writer:
@@ -260,7 +269,7 @@ def test_a_follower_that_reads_nothing_costs_bounded_memory_and_delays_nobody(se
 
 
 @pytest.mark.slow
-async def test_a_hundred_followers_at_once_get_everything(server: BareServer) -> None:
+async def test_three_hundred_followers_at_once_get_everything(server: BareServer) -> None:
     await asyncio.to_thread(write, server, "training-a", *(step(number) for number in range(1, 201)))
 
     async def follow() -> list[int]:
@@ -272,11 +281,54 @@ async def test_a_hundred_followers_at_once_get_everything(server: BareServer) ->
                     return positions
         raise AssertionError
 
-    following = [asyncio.create_task(follow()) for _ in range(100)]
+    following = [asyncio.create_task(follow()) for _ in range(300)]
     for number in range(201, 301):
         await asyncio.to_thread(write, server, "training-a", step(number))
     for found in await asyncio.gather(*following):
         assert found == list(range(1, 301))
+
+
+@pytest.mark.slow
+def test_a_filtered_follower_among_many_streams_gets_its_own_and_moves_past_the_others(server: BareServer) -> None:
+    streams = [f"template-{number:04}" for number in range(2_000)]
+    for start in range(0, len(streams), 500):
+        appends = [
+            Append(stream, [LogWritten(level="INFO", logger="x", message=stream)])
+            for stream in streams[start : start + 500]
+        ]
+        server.store.append(*appends).result()
+    wanted = streams[5::400]
+    query = "&".join(f"stream={stream}" for stream in wanted)
+    with following(server, f"after=0&{query}") as connection:
+        messages = until_caught_up(connection)
+        got = [event["stream"] for message in messages if message["type"] == "Events" for event in message["events"]]
+        assert got == wanted
+        assert messages[-1]["position"] == server.store.head
+        for stream in (streams[0], wanted[2], streams[1]):
+            server.store.append(Append(stream, [LogWritten(level="INFO", logger="x", message="live")])).result()
+        (event,) = said(connection)["events"]
+        assert (event["stream"], event["data"]["message"]) == (wanted[2], "live")
+
+
+def test_half_a_handshake_and_a_frame_too_large_end_alone(server: BareServer) -> None:
+    write(server, "training-a", step(1))
+    with following(server) as witness, contextlib.ExitStack() as stack:
+        until_caught_up(witness)
+        for half in (b"", b"GET ", f"GET {FOLLOW_PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: web".encode()):
+            peer = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            peer.sendall(half)
+        nonsense = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        nonsense.sendall(b"\x16\x03\x01\x02\x00\x01" * 1_000)
+        answer = nonsense.recv(1_000)
+        assert answer == b"" or b" 400 " in answer.partition(b"\r\n")[0]
+        with following(server) as huge:
+            until_caught_up(huge)
+            ended_by(huge, b"x" * (MAX_MESSAGE + 1))
+        with writing(server) as writer:
+            writer.hello()
+            ended_by(writer.connection, b"x" * (MAX_MESSAGE + 1))
+        write(server, "training-a", step(2))
+        assert said(witness)["events"][0]["version"] == 2
 
 
 # Ingest
