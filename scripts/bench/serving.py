@@ -23,16 +23,32 @@ def server(*, ui: bool = False) -> Iterator[tuple[ServerAddress, Path, int]]:
     """A server on a new data directory, which is deleted with everything in it; and the server's process id."""
     with tempfile.TemporaryDirectory(prefix="saestudio-bench-") as folder:
         data_dir = Path(folder)
-        with subprocess.Popen([sys.executable, __file__, folder, str(int(ui))], stdout=subprocess.PIPE) as process:
-            try:
-                assert process.stdout is not None
-                if process.stdout.readline() != b"ready\n":
-                    raise RuntimeError("The server did not start.")
-                address = read_address(data_dir)
-                assert address is not None
-                yield address, data_dir, process.pid
-            finally:
-                process.terminate()
+        with server_on(data_dir, ui=ui) as (address, pid):
+            yield address, data_dir, pid
+
+
+@contextlib.contextmanager
+def server_on(data_dir: Path, *, ui: bool = False) -> Iterator[tuple[ServerAddress, int]]:
+    """A server on a data directory, and its process id."""
+    with subprocess.Popen([sys.executable, __file__, str(data_dir), str(int(ui))], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != b"ready\n":
+                raise RuntimeError("The server did not start.")
+            address = read_address(data_dir)
+            assert address is not None
+            yield address, process.pid
+        finally:
+            process.terminate()
+
+
+def peak_memory(pid: int) -> int:
+    """The most memory that a process has had so far, in MiB; 0 where the system does not tell."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1_024
 
 
 def cpu_seconds(pid: int) -> float:

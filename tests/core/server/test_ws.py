@@ -312,7 +312,7 @@ def test_a_filtered_follower_among_many_streams_gets_its_own_and_moves_past_the_
 
 def test_half_a_handshake_and_a_frame_too_large_end_alone(server: BareServer) -> None:
     write(server, "training-a", step(1))
-    with following(server) as witness, contextlib.ExitStack() as stack:
+    with following(server, "stream=training-a") as witness, contextlib.ExitStack() as stack:
         until_caught_up(witness)
         for half in (b"", b"GET ", f"GET {FOLLOW_PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: web".encode()):
             peer = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
