@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import msgspec
 import pyarrow as _pyarrow  # pyright: ignore[reportMissingTypeStubs]
+import pyarrow.compute as _compute  # pyright: ignore[reportMissingTypeStubs]
 from duckdb import DuckDBPyConnection
 
 from events.batch import FIELDS, Batch
@@ -23,8 +24,10 @@ from .projection import Projection, QueryRefused, at_least, int64, one_of, train
 from .table import Table, first
 
 pa: Any = _pyarrow
+pc: Any = _compute
 
 STEPS = table_of("StepTrained")
+_TAIL = 100_000
 
 _NAMES = {"l0_fraction": "l0_sparsity"}
 METRICS: dict[str, str] = {
@@ -151,7 +154,10 @@ def history(
     if sae is not None:
         conditions.append(f"sae = {int64(sae)}")
     sql = f"SELECT step, sae, occurred_at AS timestamp{columns} FROM {STEPS} WHERE {' AND '.join(conditions)}"
-    return _read(con, _Source(sql, names, [stream]), points, limit, order)
+    source = _Source(sql, names, [stream])
+    if points is None and order == "desc" and from_step is None and to_step is None:
+        source = _near_the_end(con, source, stream, limit)
+    return _read(con, source, points, limit, order)
 
 
 def logged(
@@ -189,6 +195,20 @@ def _begins(con: DuckDBPyConnection, stream: str) -> str:
     return "true" if found is None else f"position >= {found[0]}"
 
 
+def _near_the_end(con: DuckDBPyConnection, source: _Source, stream: str, limit: int) -> _Source:
+    """The source without what lies before the stream's last `limit` steps, as far as that is found out quickly."""
+    ends = first(con, "SELECT first_position, last_position FROM streams WHERE stream = ?", [stream])
+    window = _TAIL
+    # Steps that count ascend with their positions. One more than asked for: the first may have begun before.
+    while ends is not None and ends[1] - window > ends[0]:
+        tail = msgspec.structs.replace(source, sql=f"{source.sql} AND position > {ends[1] - window}")
+        found = first(con, f"SELECT count(DISTINCT step) FROM ({tail.sql})", tail.parameters)
+        if found is not None and found[0] > limit:
+            return tail
+        window *= 8
+    return source
+
+
 def _counted(con: DuckDBPyConnection, stream: str) -> str:
     return counted(con.execute(f"SELECT step, position FROM {PREEMPTED.name} WHERE stream = ?", [stream]).fetchall())
 
@@ -215,8 +235,14 @@ def _read(con: DuckDBPyConnection, source: _Source, points: int | None, limit: i
     elif highest - lowest < points:
         sql = f"SELECT {', '.join(columns)} FROM ({source.sql}) ORDER BY step {order}, sae"
     else:
-        sql = f"{_buckets(source, columns[2:], lowest, highest, points // 2)} ORDER BY step {order}, sae"
-    table = con.sql(sql, params=list(source.parameters)).to_arrow_table()
+        sql = _buckets(source, columns[2:], lowest, highest, points // 2)
+        buckets = con.sql(sql, params=list(source.parameters)).to_arrow_table()
+        by = [("step", "ascending" if order == "asc" else "descending"), ("sae", "ascending")]
+        return _named(_rows_of_buckets(buckets, columns[2:]).sort_by(by), source)
+    return _named(con.sql(sql, params=list(source.parameters)).to_arrow_table(), source)
+
+
+def _named(table: Any, source: _Source) -> Any:
     return table.rename_columns(["step", "sae", *source.names, "timestamp"])
 
 
@@ -242,22 +268,28 @@ def _buckets(source: _Source, columns: Sequence[str], lowest: int, highest: int,
     bucket = f"(step::BIGINT - {lowest}) * {count} // {highest - lowest + 1}"
     packed = ", ".join(f"{column} := {column}" for column in columns)
     extremes = ", ".join(f"min({column}) AS low_{column}, max({column}) AS high_{column}" for column in columns)
-    rising = [
-        f"start.{column} - low_{column} <= high_{column} - start.{column} AS rises_{column}" for column in columns
-    ]
-    halves = [
-        f"SELECT {end}_step AS step, sae, "
-        + ", ".join(
-            f"CASE WHEN rises_{column} THEN {near}_{column} ELSE {far}_{column} END AS {column}" for column in columns
-        )
-        + f" FROM shaped WHERE {condition}"
-        for end, near, far, condition in (
-            ("first", "low", "high", "true"),
-            ("last", "high", "low", "last_step > first_step"),
-        )
-    ]
     return (
-        f"WITH buckets AS (SELECT {bucket} AS bucket, sae, min(step) AS first_step, max(step) AS last_step,"
-        f" arg_min(struct_pack({packed}), step) AS start, {extremes} FROM ({source.sql}) GROUP BY bucket, sae),"
-        f" shaped AS (SELECT *, {', '.join(rising)} FROM buckets) {' UNION ALL '.join(halves)}"
+        f"SELECT {bucket} AS bucket, sae, min(step) AS first_step, max(step) AS last_step,"
+        f" arg_min(struct_pack({packed}), step) AS start, {extremes} FROM ({source.sql}) GROUP BY bucket, sae"
     )
+
+
+def _rows_of_buckets(buckets: Any, columns: Sequence[str]) -> Any:
+    """Two rows a bucket, at its first and its last step; one where that is the same step.
+
+    In Arrow rather than in SQL: planning an expression for each end of each column took as long as the reading.
+    """
+    start = buckets["start"].combine_chunks()
+    ends: dict[str, list[Any]] = {"step": [buckets["first_step"], buckets["last_step"]], "sae": [buckets["sae"]] * 2}
+    for column in columns:
+        low, high = buckets[f"low_{column}"], buckets[f"high_{column}"]
+        at = pc.struct_field(start, column)
+        rises = pc.less_equal(pc.subtract(at, low), pc.subtract(high, at))
+        if pa.types.is_floating(low.type):
+            # NaN counts as larger than everything: it is the far end of whatever begins below it.
+            rises = pc.or_kleene(rises, pc.is_nan(pc.subtract(high, at)))
+        # Without a metric at the first step its order is not known.
+        rises = pc.fill_null(rises, False)
+        ends[column] = [pc.if_else(rises, low, high), pc.if_else(rises, high, low)]
+    first, last = (pa.table({name: values[end] for name, values in ends.items()}) for end in (0, 1))
+    return pa.concat_tables([first, last.filter(pc.greater(buckets["last_step"], buckets["first_step"]))])

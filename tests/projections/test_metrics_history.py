@@ -8,6 +8,7 @@ from folded_log import Log, step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from events import tables
 from events.training import MetricsLogged, TrainingResumed
 from projections import metrics
 from projections.projection import QueryRefused
@@ -237,3 +238,33 @@ def test_logged_metrics_are_preempted_and_down_sampled_like_steps(log: Log) -> N
     assert table.num_rows == 10
     assert table["step"].to_pylist()[-1] == 100
     assert max(table["reward"].to_pylist()) == 1_000.0
+
+
+@settings(max_examples=40)
+@given(
+    rounds=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 6), st.integers(0, 5)), min_size=1, max_size=8),
+    saes=st.integers(1, 2),
+    limit=st.integers(1, 12),
+    saved=st.booleans(),
+)
+def test_the_last_steps_are_found_from_the_end_whatever_was_resumed_and_lies_between(
+    rounds: list[tuple[int, int, int]], saes: int, limit: int, saved: bool
+) -> None:
+    log = Log()
+    counted: list[int] = []
+    try:
+        for number, (count, back, others) in enumerate(rounds):
+            if number == len(rounds) // 2 and saved:
+                # As a checkpoint of the log writes it down; what comes later lies behind it.
+                tables.save_stream_heads(log.con, tables.stream_heads(log.con), log.head)
+            begin = max(0, (counted[-1] if counted else 0) - back)
+            log.append((T, TrainingResumed(step=begin)))
+            counted = [each for each in counted if each <= begin] + list(range(begin + 1, begin + count + 1))
+            steps(log, begin + 1, begin + count, saes)
+            log.append(*(("training-two", step(n + 1)) for n in range(others)), ("training-two", step(99)))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(metrics, "_TAIL", 2)
+            found = shown(log, "step", "sae", limit=limit, order="desc")
+        assert found == [(each, sae) for each in counted[-limit:][::-1] for sae in range(saes)]
+    finally:
+        log.close()
