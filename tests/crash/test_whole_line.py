@@ -16,7 +16,7 @@ import pytest
 from bare_server import wait_for
 from cli_harness import Cli, write_corpus
 
-from events.client import Follower
+from events.client import Follower, LogReplaced
 from events.event import Recorded
 from events.training import StepTrained, TrainingStarted
 from events.wire import CaughtUp
@@ -257,3 +257,42 @@ def test_a_killed_trainers_standard_error_is_told(cli: Cli, tmp_path: Path) -> N
         wait_for(is_(server, training, "interrupted"), PATIENCE)
         control = [one for one in stream(server, f"control-{training}") if one.type == "TrainingInterrupted"]
         assert "a last word" in control[-1].data.stderr_tail  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("damage", ["lost", "emptied", "header"])
+def test_a_damaged_write_ahead_log_is_noticed_and_refilled_from_spools_and_journal(
+    cli: Cli, tmp_path: Path, damage: str
+) -> None:
+    with serving(cli) as server:
+        before = server.ask("GET", "trainings")["position"]
+        training = start_training(server, tmp_path / "text.txt")
+        server.ask("PATCH", f"trainings/{training}", json={"note": "kept in the journal"})
+        wait_for(reaches(server, training, 30), PATIENCE)
+        seen = stream(server, f"training-{training}")
+        log_id = health(server)["log_id"]
+        server.kill()
+        wal = cli.data_dir / "log.duckdb.wal"
+        content = wal.read_bytes()
+        assert content
+        match damage:
+            case "lost":
+                wal.unlink()
+            case "emptied":
+                wal.write_bytes(b"")
+            case _:
+                wal.write_bytes(b"\0" * 64 + content[64:])
+        server.start()
+        assert health(server)["log_id"] != log_id
+        follower = Follower(server.url, after=seen[-1].position, log_id=log_id)
+        with pytest.raises(LogReplaced):
+            next(iter(follower))
+        wait_for(is_(server, training, "completed"), PATIENCE)
+        assert row(server, training)["note"] == "kept in the journal"
+        assert history(server, training) == every_step_once()
+        facts = check_log(server, training)
+        assert [one.data for one in facts][: len(seen)] == [one.data for one in seen]
+        assert facts[-1].position > before
+
+
+def health(server: Server) -> dict[str, Any]:
+    return httpx.get(f"{server.url}/healthz", trust_env=False).json()
