@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -34,7 +35,7 @@ class QueryRefused(ValueError):
         super().__init__(f"{field}: {reason}")
 
 
-class Projection:
+class Projection(ABC):
     """A fold of the log into tables of its own.
 
     What a projection's tables hold depends on the events alone, never on where batches were cut: folding the log again
@@ -79,9 +80,9 @@ class Projection:
         for table in self.tables:
             con.execute(f"DROP TABLE IF EXISTS {table.name}")
 
+    @abstractmethod
     def fold(self, con: DuckDBPyConnection, batch: Batch) -> None:
         """Takes in a batch, inside the caller's transaction. The events' own tables hold the batch already."""
-        raise NotImplementedError
 
     def purge(self, con: DuckDBPyConnection, trainings: Sequence[str]) -> None:
         """Removes what is kept of trainings that were purged: their events, folded again, would add up to nothing."""

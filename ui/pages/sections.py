@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +20,7 @@ DEEDS = 50
 """What was done that is shown at once; as much again at every *Show older*."""
 
 
-class FoldedSection:
+class FoldedSection(ABC):
     """A section that asks for nothing until it is opened, and again whenever what it shows may have changed."""
 
     key: str
@@ -62,17 +63,17 @@ class FoldedSection:
 
     # What each section says
 
+    @abstractmethod
     def _concerns(self, recorded: Recorded) -> bool:
         """Whether the API has to be asked again after this."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _ask(self) -> None:
         """Ask the API; ends in `_answer`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _view(self) -> dict[str, Any]:
         """What is particular to the section."""
-        raise NotImplementedError
 
     def _do(self, kind: str, message: dict[str, Any]) -> None:
         """What a person wants of what the section shows."""
