@@ -75,7 +75,7 @@ class FoldedSection(ABC):
     def _view(self) -> dict[str, Any]:
         """What is particular to the section."""
 
-    def _do(self, kind: str, message: dict[str, Any]) -> None:
+    def _do(self, kind: str, message: dict[str, Any]) -> None:  # noqa: B027 (some sections are only read)
         """What a person wants of what the section shows."""
 
     # What they share
