@@ -18,7 +18,7 @@ from events.training import TrainingConfig
 from .catalogue import absolute
 from .fields import Problem, convert_fields
 
-BUILT: tuple[str, ...] = ("topk", "standard", "jumprelu")
+BUILT: tuple[str, ...] = ("topk", "batchtopk", "matryoshka", "standard", "jumprelu", "gated")
 """Architectures that can be trained by this version."""
 
 _UNIT_ROWS = ("topk", "batchtopk", "matryoshka")

@@ -15,29 +15,58 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
+from events.training import TrainingConfig
+
 from . import sparse
 from .autoencoder import Code, Losses, Shared, SparseAutoencoder
-from .control import Control
+from .control import Control, Fixed, LogPI
 
 WARM_UP = 0.05
 """Share of the run over which a fixed coefficient rises from 0."""
+
+PUSH = 1e-3
+PUSHED_TO = 0.1
+"""Pre-activation up to which dead latents are pushed."""
 
 _ROW_NORM = 0.1
 _SPARSE_BELOW = 0.15
 """Above this share of entries dense products are faster."""
 
 
+def starting_coefficient(variance: float, wanted_l0: float) -> float:
+    """Where the control starts, 0.4 / sqrt(V L0*): the penalty of L0* latents is then about 0.4 of the variance."""
+    return 0.4 / (variance * wanted_l0) ** 0.5
+
+
+def control_of_size(config: TrainingConfig, latents: int, variance: float, device: torch.device) -> Control:
+    """What `config` says about the coefficient of a penalty on the latents' size.
+
+    Raises ValueError where a field has no value that only the server's rules would have filled in.
+    """
+    if config.target_l0 is not None:
+        if config.warmup_steps is None:
+            raise ValueError("warmup_steps must be set before training.")
+        wanted = config.target_l0 * latents
+        start = starting_coefficient(variance, wanted) if config.l1_alpha is None else config.l1_alpha
+        return LogPI(wanted, start=start, begin=config.warmup_steps, device=device)
+    if config.l1_alpha is not None:
+        return Fixed(config.l1_alpha, round(WARM_UP * config.total_steps))
+    raise ValueError("target_l0 or l1_alpha must be set before training.")
+
+
 class Terms(NamedTuple):
     """What a batch's pre-activations lead to.
 
     `output (B, n)` without the decoder's bias, `penalty` per token before its coefficient, `hits (F)` int64 how often
-    each latent fired, `entries` how many entries of (B, F) have a gradient.
+    each latent fired, `entries` how many entries of (B, F) have a gradient. `gate (B, n)` is what the gates alone make
+    of the decoder as it stands, without its bias; None where there are none.
     """
 
     output: Tensor
     penalty: Tensor
     hits: Tensor
     entries: Tensor
+    gate: Tensor | None = None
 
 
 class Penalised(SparseAutoencoder):
@@ -72,6 +101,13 @@ class Penalised(SparseAutoencoder):
     def _bring_back(self, p: Tensor, centred: Tensor, residual: Tensor, *, with_sparse: bool) -> Tensor | None:
         """The loss that brings dead latents back, of which there are some; None where it is turned off."""
 
+    def _push(self, centred: Tensor, bias: Tensor) -> Tensor:
+        """lam_P · mean Σ_dead relu(0.1 - p_i) with the pre-activations' `bias (F)`, lam_P = 1e-3 / V (after Circuits
+        Updates January 2025, for dead latents only): they have p <= 0 everywhere and no other gradient."""
+        dead = self.firing.dead
+        p = self._linear(centred, self.W_enc[dead], bias[dead]).to(centred.dtype)
+        return PUSH / self.variance * torch.relu(PUSHED_TO - p).sum() / centred.shape[0]
+
     def scale_encoder(self, x: Tensor) -> None:
         # Free rows start with the encoder as it is: it is their norm that is chosen.
         if self.unit_decoder:
@@ -96,6 +132,9 @@ class Penalised(SparseAutoencoder):
         auxiliary = None
         if self.firing.dead.numel() > 0:
             auxiliary = self._bring_back(p, centred, error.detach(), with_sparse=with_sparse)
+        if terms.gate is not None:
+            gate = (centred - terms.gate).square().sum() / (tokens * self.variance)
+            auxiliary = gate if auxiliary is None else auxiliary + gate
         if auxiliary is not None:
             total = total + auxiliary
         with torch.no_grad():

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from .autoencoder import SparseAutoencoder
+from .batchtopk import BatchTopK
+from .gated import Gated
 from .jumprelu import JumpReLU
+from .matryoshka import Matryoshka
 from .standard import Standard
 from .topk import TopK
 
 ARCHITECTURES: dict[str, type[SparseAutoencoder]] = {
     "topk": TopK,
+    "batchtopk": BatchTopK,
+    "matryoshka": Matryoshka,
     "standard": Standard,
     "jumprelu": JumpReLU,
+    "gated": Gated,
 }
 
 

@@ -134,7 +134,8 @@ class _Decode(Function):
         values, weight = ctx.saved_tensors
         active: Active = ctx.active
         sampled = torch.sparse.sampled_addmm(active.matrix(values), gradient, weight.T, beta=0.0).values()
-        return sampled, active.transposed(values) @ gradient, None
+        weight_gradient = active.transposed(values) @ gradient if ctx.needs_input_grad[1] else None
+        return sampled, weight_gradient, None
 
 
 def encode(values: Tensor, centred: Tensor, weight: Tensor, bias: Tensor, centre: Tensor, active: Active) -> Tensor:

@@ -19,18 +19,8 @@ from events.training import TrainingConfig
 
 from . import sparse
 from .autoencoder import shared_settings
-from .control import Control, Fixed, LogPI
 from .normalisation import Normalisation
-from .penalised import WARM_UP, Penalised, Terms
-
-PUSH = 1e-3
-PUSHED_TO = 0.1
-"""Pre-activation up to which dead latents are pushed."""
-
-
-def starting_coefficient(variance: float, wanted_l0: float) -> float:
-    """Where the control starts, 0.4 / sqrt(V L0*): the penalty of L0* latents is then about 0.4 of the variance."""
-    return 0.4 / (variance * wanted_l0) ** 0.5
+from .penalised import Penalised, Terms, control_of_size
 
 
 class Standard(Penalised):
@@ -43,17 +33,7 @@ class Standard(Penalised):
         """Raises ValueError where a field has no value that only the server's rules would have filled in."""
         shared = shared_settings(config, normalisation, centre, device)
         shared["unit_decoder"] = config.normalize_decoder is True
-        control: Control
-        if config.target_l0 is not None:
-            if config.warmup_steps is None:
-                raise ValueError("warmup_steps must be set before training.")
-            wanted = config.target_l0 * shared["latents"]
-            start = starting_coefficient(normalisation.variance, wanted) if config.l1_alpha is None else config.l1_alpha
-            control = LogPI(wanted, start=start, begin=config.warmup_steps, device=device)
-        elif config.l1_alpha is not None:
-            control = Fixed(config.l1_alpha, round(WARM_UP * config.total_steps))
-        else:
-            raise ValueError("target_l0 or l1_alpha must be set before training.")
+        control = control_of_size(config, shared["latents"], normalisation.variance, device)
         return cls(control=control, **shared)
 
     def threshold(self) -> float:
@@ -77,6 +57,4 @@ class Standard(Penalised):
         return (sizes * self.W_dec.norm(dim=1)).sum() / tokens
 
     def _bring_back(self, p: Tensor, centred: Tensor, residual: Tensor, *, with_sparse: bool) -> Tensor:
-        dead = self.firing.dead
-        p_dead = self._linear(centred, self.W_enc[dead], self.b_enc[dead]).to(centred.dtype)
-        return PUSH / self.variance * torch.relu(PUSHED_TO - p_dead).sum() / centred.shape[0]
+        return self._push(centred, self.b_enc)

@@ -131,7 +131,7 @@ def test_a_rule_that_is_broken_is_said_at_the_field(fields: dict[str, Any], fiel
 def test_an_architecture_that_is_not_built_yet_is_refused_by_name(architecture: str) -> None:
     assert problems(architecture_type=architecture) == {
         "architecture_type": f"architecture_type '{architecture}' cannot be trained by this version; available:"
-        " topk, standard, jumprelu."
+        f" {', '.join(BUILT)}."
     }
 
 

@@ -1,0 +1,182 @@
+"""BatchTopK: the largest pre-activations of a whole batch are its latents (Bussmann et al. 2024, arXiv 2412.06410).
+
+    p = (x - b_dec) W_enc + b_enc;   f = relu(p) on the round(k B) largest of the batch;   t_hat = f W_dec + b_dec
+    L = mean‖x - t_hat‖² / V + alpha · L_aux
+
+Tokens thus share their latents as they need them, k on average. Inference looks at one token at a time and has a
+threshold instead: the mean over batches of the smallest value that was kept. With free decoder rows values are ranked
+by p_i·‖W_dec_i‖, so that folding the norms into the encoder changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Self, Unpack
+
+import torch
+from torch import Tensor
+
+from events.training import TrainingConfig
+
+from . import sparse
+from .autoencoder import Code, Losses, Shared, SparseAutoencoder, shared_settings
+from .normalisation import Normalisation
+from .recipe import auxiliary_latents
+
+CANDIDATES = 4
+"""The cut is looked for among so many times k values of each token; where a token may have more, among all."""
+
+_MEMORY = 0.99
+
+
+class BatchTopK(SparseAutoencoder):
+    """`k` latents a token on average, and an auxiliary loss of weight `auxk_coefficient` for the dead ones.
+
+    The inference threshold is the mean of the batches' cuts since step `warmup`, in the end that of the last hundred.
+    """
+
+    def __init__(self, *, k: int, auxk_coefficient: float = 1 / 8, warmup: int = 0, **shared: Unpack[Shared]) -> None:
+        super().__init__(**shared)
+        if not 1 <= k <= self.latents:
+            raise ValueError(f"k must lie between 1 and the number of latents, {self.latents}; got {k}.")
+        self.k = k
+        self.auxk_coefficient = auxk_coefficient
+        self.k_aux = auxiliary_latents(shared["width"], k)
+        self._warmup = warmup
+        self.threshold = torch.zeros((), dtype=torch.float64, device=self.W_dec.device)
+        """What p_i·‖W_dec_i‖ must exceed at inference."""
+
+    @classmethod
+    def from_config(
+        cls, config: TrainingConfig, normalisation: Normalisation, centre: Tensor, device: torch.device
+    ) -> Self:
+        """Raises ValueError where a field has no value that only the server's rules would have filled in."""
+        shared = shared_settings(config, normalisation, centre, device)
+        shared["unit_decoder"] = config.normalize_decoder is not False
+        if config.k is None or config.warmup_steps is None:
+            raise ValueError("k and warmup_steps must be set before training.")
+        auxk = 1 / 8 if config.auxk_coefficient is None else config.auxk_coefficient
+        return cls(k=config.k, auxk_coefficient=auxk, warmup=config.warmup_steps, **shared)
+
+    @property
+    def wanted_l0(self) -> float:
+        return self.k
+
+    @torch.no_grad()
+    def scale_encoder(self, x: Tensor) -> None:
+        # Before the first step there is no threshold; what the first batch would keep gives one.
+        self.threshold = self._cut(self._rank(self._pre_activations(x - self.b_dec, gradient=False)))[1]
+        super().scale_encoder(x)
+
+    def losses(self, x: Tensor, step: int) -> Losses:
+        tokens = x.shape[0]
+        centred = x - self.b_dec.detach()
+        # With sparse products only the active entries need a gradient, and `sparse.encode` gives it to them.
+        p = self._pre_activations(centred, gradient=not self.sparse)
+        rank = self._rank(p.detach())
+        kept, cut = self._cut(rank)
+        if self.sparse:
+            active, places = kept.pattern()
+            values = p.flatten()[places].to(x.dtype)
+            f = sparse.encode(values, centred, self.W_enc, self.b_enc, self.b_dec, active)
+            outputs = self._outputs_sparse(f, active)
+            hits = torch.zeros_like(self.firing.counts).index_add_(0, active.col, torch.ones_like(places))
+        else:
+            mask = kept.mask()
+            outputs = self._outputs_dense(torch.where(mask, p, 0).to(x.dtype))
+            hits = mask.sum(dim=0)
+        errors = [x - (output + self.b_dec) for output in outputs]
+        squares = torch.stack([error.square().sum() for error in errors])
+        total = reconstruction = squares.mean() / (tokens * self.variance)
+        auxiliary = torch.zeros_like(reconstruction)
+        if self.auxk_coefficient > 0 and self.firing.dead.numel() > 0:
+            auxiliary = self.auxk_coefficient * self._revive(
+                p, centred, errors[-1].detach(), self.k_aux, with_sparse=self.sparse
+            )
+            total = reconstruction + auxiliary
+        with torch.no_grad():
+            self._remember(cut, torch.isfinite(squares[-1]), step)
+            fired = self.firing.record_hits(hits, tokens)
+            spread = (x - x.mean(dim=0)).square().sum()
+            return Losses(
+                total=total,
+                reconstruction=reconstruction.detach(),
+                sparsity=torch.zeros_like(spread),
+                auxiliary=auxiliary.detach(),
+                l0=fired / tokens,
+                fvu=squares[-1].detach() / spread,
+                dead=self.firing.count_dead(),
+            )
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Code:
+        p = self._pre_activations(x - self.b_dec, gradient=False)
+        active, places = sparse.Active.of_mask(self._rank(p) > torch.clamp_min(self.threshold, 0.0))
+        return Code(p.flatten()[places].to(x.dtype), active)
+
+    def _rank(self, p: Tensor) -> Tensor:
+        return p if self.unit_decoder else p * self.W_dec.detach().norm(dim=1)
+
+    def _outputs_sparse(self, f: Tensor, active: sparse.Active) -> list[Tensor]:
+        """Outputs (B, n) without the bias, the loss being the mean of theirs; the last is that of all latents."""
+        return [sparse.decode(f, self.W_dec, active)]
+
+    def _outputs_dense(self, f: Tensor) -> list[Tensor]:
+        """The same from `f (B, F)`."""
+        return [self._product(f, self.W_dec)]
+
+    def _cut(self, rank: Tensor) -> tuple[Kept, Tensor]:
+        """The largest entries of `rank (B, F)`, and the smallest value among them (float64)."""
+        tokens, latents = rank.shape
+        count = min(round(self.k * tokens), rank.numel())
+        candidates = min(latents, CANDIDATES * self.k)
+        values, indices = rank.topk(candidates, dim=1, sorted=False)
+        cut = _smallest_kept(values, count)
+        # A token whose candidates all lie above the cut may have more. Only a CPU can be asked without waiting for it.
+        if candidates < latents and rank.device.type == "cpu" and bool((values.amin(dim=1) >= cut).any()):
+            cut = _smallest_kept(rank, count)
+            return Kept(rank, None, cut), cut.to(torch.float64)
+        return Kept(rank, (values, indices), cut), cut.to(torch.float64)
+
+    def _remember(self, cut: Tensor, valid: Tensor, step: int) -> None:
+        since = step - self._warmup
+        share = 1.0 if since <= 1 else max(1 - _MEMORY, 1 / since)
+        self.threshold = torch.where(valid, self.threshold + share * (cut - self.threshold), self.threshold)
+
+    def _state(self) -> dict[str, Tensor]:
+        return super()._state() | {"threshold": self.threshold}
+
+    def _restore_state(self, tensors: dict[str, Tensor]) -> None:
+        super()._restore_state(tensors)
+        self.threshold = tensors["threshold"].to(self.threshold.device)
+
+
+def _smallest_kept(values: Tensor, count: int) -> Tensor:
+    """The `count`-th largest value, and no less than the smallest positive number: what is not positive is not kept."""
+    kept = values.flatten().topk(count, sorted=False).values.min()
+    return kept.clamp_min(torch.finfo(values.dtype).tiny)
+
+
+class Kept:
+    """The entries of `rank (B, F)` that are not below `cut`, found among each token's `candidates` (None: all)."""
+
+    def __init__(self, rank: Tensor, candidates: tuple[Tensor, Tensor] | None, cut: Tensor) -> None:
+        self._rank = rank
+        self._candidates = candidates
+        self._cut = cut
+
+    def mask(self) -> Tensor:
+        """As a mask (B, F)."""
+        return self._rank >= self._cut
+
+    def pattern(self) -> tuple[sparse.Active, Tensor]:
+        """As a CSR pattern, with their places (nnz) in the flattened matrix."""
+        if self._candidates is None:
+            return sparse.Active.of_mask(self.mask())
+        values, indices = self._candidates
+        tokens, latents = self._rank.shape
+        kept = values >= self._cut
+        col = indices[kept]
+        crow = torch.zeros(tokens + 1, dtype=torch.int32, device=col.device)
+        torch.cumsum(kept.sum(dim=1, dtype=torch.int32), dim=0, dtype=torch.int32, out=crow[1:])
+        active = sparse.Active(crow, col.to(torch.int32), (tokens, latents))
+        return active, active.rows().to(torch.int64) * latents + col
