@@ -297,4 +297,4 @@ class TestLine(Line.TestCase):
 
 @pytest.mark.slow
 class TestLineLong(Line.TestCase):
-    settings = settings(max_examples=30, stateful_step_count=40)
+    settings = settings(max_examples=15, stateful_step_count=40)
