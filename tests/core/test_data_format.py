@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import format_example as example
 import msgspec
 import pytest
+from cli_harness import Cli
 
 from core import data_format
 from core.api import Api, find_address
@@ -21,11 +22,6 @@ from events.store import EventStore
 from events.tables import FORMAT
 
 FORMATS = Path(__file__).parents[1] / "formats"
-sys.path += [str(FORMATS), str(Path(__file__).with_name("cli"))]
-
-import format_example as example  # noqa: E402
-from cli_harness import Cli  # noqa: E402
-
 EXAMPLES = sorted(FORMATS.glob("*.tar.xz"))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import tarfile
 from pathlib import Path
 
+import format_example as example
 import httpx
 import pytest
 from cli_harness import Cli
@@ -14,9 +14,6 @@ from core.settings import Settings
 from events.tables import FORMAT
 
 FORMATS = Path(__file__).parents[2] / "formats"
-sys.path.append(str(FORMATS))
-
-import format_example as example  # noqa: E402
 
 
 @pytest.fixture
