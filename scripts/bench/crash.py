@@ -325,7 +325,7 @@ class WithTrainer:
         corpus.write_text("\n\n".join(inspect.getsource(module) for module in (argparse, inspect, subprocess)))
         config = {
             "model": "demo", "datasets": [str(corpus)], "architecture_type": "topk", "k": 8, "latent_dim": 256,
-            "training_layers": [1], "batch_size": 64, "total_steps": 1_000_000, "checkpoint_interval": 25,
+            "training_layers": [1], "batch_size": 64, "total_steps": 5_000, "checkpoint_interval": 25,
             "eval_interval": 0, "device": "cpu",
         }  # fmt: skip
         self._training: str = server.ask("POST", "trainings", {"name": "under fire", "config": config})["id"]
