@@ -42,7 +42,10 @@ class Salvaged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def damage(database: Path) -> str | None:
-    """What is wrong with a log, in a sentence; None where it is whole. Looks at a copy beside it."""
+    """What is wrong with a log, in a sentence; None where it is whole. Looks at a copy beside it.
+
+    Raises `LogUnavailable` where there is no space for that.
+    """
     work = database.with_name(database.name + ".look")
     try:
         with duckdb.connect(":memory:") as con:
@@ -51,6 +54,8 @@ def damage(database: Path) -> str | None:
             return integrity.difference(con)
     except duckdb.Error as error:
         return _sentence(error)
+    except OSError as error:
+        raise LogUnavailable(f"The log {database} cannot be copied, to be looked at: {_sentence(error)}") from error
     finally:
         _remove(work)
 

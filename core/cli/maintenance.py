@@ -65,6 +65,8 @@ def restore(options: argparse.Namespace) -> int:
     try:
         with output.bar("restore", quiet=options.json) as show, lock.hold(settings):
             manifest = backups.restore(options.folder.absolute(), settings.database, output.share(show))
+            # The backup may be in an older format than this directory was: the log itself says which.
+            settings.format_file.unlink(missing_ok=True)
     except EventLogError as error:
         raise Failure(str(error)) from error
     if options.json:

@@ -15,7 +15,8 @@ log makes many here), adoption and the spool's rotation (its files are small her
 - a follower that has lived through all of it has seen each position once, and each stream's versions in order.
 
 Ends with 0 after the last round, with 1 at the first promise that was broken; the data directory is then kept. A data
-directory serves 25 rounds. `--seed` chooses the moments; what the machine makes of them it chooses itself.
+directory serves 25 rounds, with the trainer some. `--seed` chooses the moments; what the machine makes of them it
+chooses itself.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ from events.wire import Subscribed
 from projections.runner import Projections
 
 PATIENCE = 120.0
-ROUNDS_A_FOLDER = 25
+ROUNDS_A_FOLDER = {"emitter": 25, "trainer": 10, "server": 5, "both": 10}
+"""A training must not come to its end among them."""
 
 
 class Broken(Exception):
@@ -325,7 +327,7 @@ class WithTrainer:
         corpus.write_text("\n\n".join(inspect.getsource(module) for module in (argparse, inspect, subprocess)))
         config = {
             "model": "demo", "datasets": [str(corpus)], "architecture_type": "topk", "k": 8, "latent_dim": 256,
-            "training_layers": [1], "batch_size": 64, "total_steps": 5_000, "checkpoint_interval": 25,
+            "training_layers": [1], "batch_size": 8, "total_steps": 50_000, "checkpoint_interval": 25,
             "eval_interval": 0, "device": "cpu",
         }  # fmt: skip
         self._training: str = server.ask("POST", "trainings", {"name": "under fire", "config": config})["id"]
@@ -423,7 +425,8 @@ def main() -> int:
     try:
         while done < options.rounds:
             with folder_of(keep) as data_dir:
-                for _ in some_rounds(data_dir, min(ROUNDS_A_FOLDER, options.rounds - done), options, chance):
+                count = min(ROUNDS_A_FOLDER[options.kill], options.rounds - done)
+                for _ in some_rounds(data_dir, count, options, chance):
                     done += 1
                     if done % 10 == 0 or options.kill != "emitter":
                         print(f"round {done} of {options.rounds}, {time.monotonic() - began:.0f} s", flush=True)

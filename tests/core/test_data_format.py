@@ -92,10 +92,14 @@ def test_an_upgrade_keeps_every_event_and_the_old_log(archive: Path, tmp_path: P
     ]
     with EventStore.open(settings.database) as store:
         assert (store.log_id, store.head, store.lost) == (expected.log_id, expected.head, None)
-    # The old program's log can be had back, and be brought up to date again.
+    # The old program's log can be had back, into a directory that this one has used, and is brought up to date again.
     elsewhere = Settings(data_dir=tmp_path / "elsewhere")
-    backup.restore(kept, elsewhere.database, ignore)
     data_format.bring_up_to_date(elsewhere, said.append, ignore)
+    cli = Cli(elsewhere.data_dir)
+    restored = cli("restore", str(kept))
+    assert restored.status == 0, restored.err
+    verified = cli("verify", "--json")
+    assert (verified.status, verified.json()["matches"]) == (0, True), verified.err
     assert contents(elsewhere.database)[1] == before[1]
 
 
