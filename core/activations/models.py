@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.configuration_utils import PreTrainedConfig
 
+from core.hook_names import FAMILIES
 from events.training import HookType
 
-from .hooks import FAMILIES, HOOK_TYPES
+from .hooks import HOOK_TYPES
 from .hub import hub_failure, offline, one_line, unreachable
 from .sources import SourceError, local_path, require_hub_id
 

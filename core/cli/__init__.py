@@ -146,6 +146,11 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("-n", "--lines", type=_count_or_zero, default=50, metavar="N", help="the last N (default: 50)")
     logs.add_argument("--level", type=_level, metavar="LEVEL", help="only lines of this level and above")
 
+    export = command("export", "export:export", "write a training's SAEs as SAELens loads them", data_dir, as_json)
+    _of_training(export)
+    export.add_argument("--step", type=_count, metavar="N", help="of which checkpoint (default: the newest)")
+    export.add_argument("--to", type=Path, metavar="FOLDER", help="where to write (default: ./ID-step-N)")
+
     command("rebuild", "maintenance:rebuild", "make every projection anew from the log", client, as_json)
     command(
         "verify",

@@ -46,6 +46,17 @@ def prepared(settings: Settings) -> Settings:
     return settings
 
 
+def run_folder(settings: Settings, wanted: str) -> Path:
+    """The one run folder here whose name begins with `wanted`. Raises `Failure`."""
+    folders = settings.trainings.iterdir() if settings.trainings.is_dir() else ()
+    found = sorted(folder for folder in folders if folder.name.startswith(wanted.lower()))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise Failure(f"No training's id begins with {wanted!r} in {settings.trainings}.")
+    raise Failure(f"{len(found)} trainings' ids begin with {wanted!r}: {', '.join(path.name for path in found[:5])}.")
+
+
 def find_server(options: argparse.Namespace) -> ServerAddress | None:
     """The server that the command line names, else the one that runs on the data directory; None where none does."""
     with failures():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -31,7 +30,7 @@ from events.ids import new_id
 from events.spool import hold
 
 from . import headless, output
-from .client import command, data_dir, failures, find_server, prepared
+from .client import command, data_dir, failures, find_server, prepared, run_folder
 from .failure import Failure
 
 INVALID = 2
@@ -89,7 +88,7 @@ def train(options: argparse.Namespace) -> int:
 def resume_here(options: argparse.Namespace) -> int:
     """Go on with a training whose run folder lies here, without a server."""
     settings = Settings(data_dir=data_dir(options))
-    folder = _run_folder(settings, options.id)
+    folder = run_folder(settings, options.id)
     try:
         spec = runs.read(folder)
         # Asked before anything is said; the trainer takes the lock for itself.
@@ -102,17 +101,6 @@ def resume_here(options: argparse.Namespace) -> int:
     if (folder / runs.CHECKPOINTS / f"step-{total:08d}").is_dir():
         raise Failure(f"Training {folder.name} has trained all its {total:,} steps; there is nothing to resume.")
     return _run(spec, settings, None, options, resume=True)
-
-
-def _run_folder(settings: Settings, wanted: str) -> Path:
-    """The one run folder whose name begins with `wanted`."""
-    folders = settings.trainings.iterdir() if settings.trainings.is_dir() else ()
-    found = sorted(folder for folder in folders if folder.name.startswith(wanted.lower()))
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise Failure(f"No training's id begins with {wanted!r} in {settings.trainings}, and no server runs to ask.")
-    raise Failure(f"{len(found)} trainings' ids begin with {wanted!r}: {', '.join(path.name for path in found[:5])}.")
 
 
 def _run(

@@ -2,8 +2,9 @@ import pytest
 import torch
 from tiny_models import FAMILY_SETTINGS, make_model
 
-from core.activations.hooks import HOOK_TYPES, capture, place, replaced
+from core.activations.hooks import HOOK_TYPES, capture, replaced
 from core.activations.models import load_model
+from core.hook_names import place
 
 
 @pytest.fixture(scope="module", params=sorted(FAMILY_SETTINGS))

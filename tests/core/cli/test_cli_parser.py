@@ -13,7 +13,7 @@ import core.cli
 
 COMMANDS = (
     "up", "status", "down", "demo", "train", "pause", "resume", "stop", "checkpoint", "wait", "ls", "show", "logs",
-    "rebuild", "verify", "doctor",
+    "export", "rebuild", "verify", "backup", "restore", "purge", "salvage", "doctor",
 )  # fmt: skip
 
 

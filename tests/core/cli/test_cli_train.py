@@ -70,7 +70,9 @@ def test_what_was_never_trained_here_cannot_be_resumed(cli: Cli) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_training_in_a_pipe_tells_its_progress_and_ends_with_what_came_out(cli: Cli, corpus: Path) -> None:
+def test_a_training_in_a_pipe_tells_its_progress_and_ends_with_what_came_out(
+    cli: Cli, corpus: Path, tmp_path: Path
+) -> None:
     done = cli.start("train", *small(corpus, total_steps=20), "--name", "in a pipe")
     out, said = done.communicate(timeout=110)
     assert done.returncode == 0, said
@@ -82,6 +84,14 @@ def test_a_training_in_a_pipe_tells_its_progress_and_ends_with_what_came_out(cli
     refused = cli("resume", folder.name)
     assert refused.status == 1
     assert "has trained all its 20 steps; there is nothing to resume" in refused.err
+    written = cli("export", folder.name[:12], "--to", str(tmp_path / "out"), "--json")
+    assert (written.status, written.json()["step"]) == (0, 20), written.err
+    (sae,) = map(Path, written.json()["folders"])
+    assert json.loads((sae / "cfg.json").read_text())["k"] == 4
+    again = cli("export", folder.name, "--to", str(tmp_path / "out"))
+    assert (again.status, "is there already" in again.err) == (1, True)
+    other = cli("export", folder.name, "--step", "7")
+    assert (other.status, "has no checkpoint of step 7" in other.err) == (1, True)
 
 
 @pytest.mark.slow

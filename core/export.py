@@ -1,0 +1,179 @@
+"""A trained SAE as files for other programs: in raw units, with what a checkpoint's training added folded away.
+
+From a checkpoint, without torch. Weights come in float32. The scale c that activations were multiplied by is folded
+(biases and thresholds are divided by c), and so are the norms g_i of free decoder rows (rows are divided by g_i, what
+leads into latent i is multiplied by it), so that whoever loads the file feeds raw activations and finds unit rows.
+Per-token normalisations cannot be folded: their name stays in the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from .hook_names import FAMILIES, TRANSFORMER_LENS, place
+from .run import RunSpec
+
+Tensors = dict[str, np.ndarray]
+
+
+class ExportError(Exception):
+    """A checkpoint cannot be exported; the sentence says why."""
+
+
+class Exported(NamedTuple):
+    """One SAE: its name, what describes it (`cfg.json`), and its weights."""
+
+    name: str
+    config: dict[str, Any]
+    tensors: Tensors
+
+
+def exported(checkpoint: Path, spec: RunSpec) -> list[Exported]:
+    """Every SAE of a checkpoint's folder, as SAELens' `SAE.load_from_disk` reads it. Raises `ExportError`."""
+    try:
+        state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text("utf-8"))
+        config, saes = state["config"], state["saes"]
+        loaded = [_verified(checkpoint, f"sae-{index}.safetensors", state["files"]) for index in range(len(saes))]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ExportError(f"The checkpoint {checkpoint} cannot be read: {error!r}.") from error
+    kind: str = config["architecture_type"]
+    if kind not in _INFERENCE:
+        raise ExportError(f"There is no way to export {kind} yet; there is {', '.join(_INFERENCE)}.")
+    return [
+        Exported(
+            f"L{facts['layer']}.{facts['hook']}",
+            _described(kind, config, facts, tensors, spec, state["step"]),
+            _folded(_INFERENCE[kind](tensors), facts["normalisation"]),
+        )
+        for facts, tensors in zip(saes, loaded, strict=True)
+    ]
+
+
+def write(sae: Exported, folder: Path) -> Path:
+    """`cfg.json` and `sae_weights.safetensors` in a new folder below `folder`, called after the SAE; its path.
+
+    Raises `ExportError` where that is there already, and OSError.
+    """
+    target = folder / sae.name
+    try:
+        target.mkdir(parents=True)
+    except FileExistsError:
+        raise ExportError(f"{target} is there already; an export wants a new folder.") from None
+    (target / "cfg.json").write_bytes(msgspec.json.format(msgspec.json.encode(sae.config)))
+    save_file(sae.tensors, target / "sae_weights.safetensors")
+    return target
+
+
+def _verified(checkpoint: Path, name: str, files: dict[str, dict[str, Any]]) -> Tensors:
+    with (checkpoint / name).open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != files[name]["sha256"]:
+        raise ValueError(f"{name} is damaged, its checksum differs")
+    return load_file(checkpoint / name)
+
+
+# What each architecture is at inference, in the units that it was trained in and with unit decoder rows
+
+
+def _unit_rows(tensors: Tensors, *into_latents: str) -> Tensors:
+    norms = np.maximum(np.linalg.norm(tensors["W_dec"], axis=1), 1e-12)
+    return {
+        "W_enc": (tensors["W_enc"] * norms[:, None]).T,
+        "W_dec": tensors["W_dec"] / norms[:, None],
+        "b_dec": tensors["b_dec"],
+        **{name: tensors[name] * norms for name in into_latents},
+    }
+
+
+def _with_threshold(tensors: Tensors) -> Tensors:
+    # The threshold is one for all latents, of p_i·‖W_dec_i‖: that of unit rows.
+    threshold = np.full(tensors["W_dec"].shape[0], max(0.0, float(tensors["threshold"])), dtype=np.float32)
+    return {**_unit_rows(tensors, "b_enc"), "threshold": threshold}
+
+
+def _jumprelu(tensors: Tensors) -> Tensors:
+    folded = _unit_rows(tensors, "b_enc", "theta")
+    return {**folded, "threshold": folded.pop("theta")}
+
+
+def _gated(tensors: Tensors) -> Tensors:
+    return {**_unit_rows(tensors, "b_gate", "b_mag"), "r_mag": tensors["r_mag"]}
+
+
+_INFERENCE: dict[str, Callable[[Tensors], Tensors]] = {
+    "standard": lambda tensors: _unit_rows(tensors, "b_enc"),
+    "topk": lambda tensors: _unit_rows(tensors, "b_enc"),
+    "batchtopk": _with_threshold,
+    "matryoshka": _with_threshold,
+    "jumprelu": _jumprelu,
+    "gated": _gated,
+}
+_LOADED_AS = {"batchtopk": "jumprelu", "matryoshka": "jumprelu"}
+"""What an architecture is to whoever loads it, where that is not its own name."""
+
+_IN_UNITS_OF_THE_INPUT = ("b_enc", "b_dec", "b_gate", "b_mag", "threshold")
+
+
+def _folds(mode: str) -> bool:
+    return mode in ("none", "expected_average_only_in")
+
+
+def _folded(tensors: Tensors, normalisation: dict[str, Any]) -> Tensors:
+    scale = normalisation["scale"] if _folds(normalisation["mode"]) else 1.0
+    return {
+        name: np.ascontiguousarray(value / (scale if name in _IN_UNITS_OF_THE_INPUT else 1.0), dtype=np.float32)
+        for name, value in tensors.items()
+    }
+
+
+def _described(
+    kind: str, config: dict[str, Any], facts: dict[str, Any], tensors: Tensors, spec: RunSpec, step: int
+) -> dict[str, Any]:
+    latents, width = tensors["W_dec"].shape
+    mode: str = facts["normalisation"]["mode"]
+    layer, hook, family = facts["layer"], facts["hook"], spec.model.family
+    described: dict[str, Any] = {
+        "architecture": _LOADED_AS.get(kind, kind),
+        "d_in": width,
+        "d_sae": latents,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none" if _folds(mode) else mode,
+        "reshape_activations": "none",
+        "metadata": {
+            # Files without one are taken for those of an old version, which had other keys.
+            "sae_lens_version": "6.54.12",
+            "model_name": spec.model.source,
+            "hook_name": f"blocks.{layer}.{TRANSFORMER_LENS[hook]}",
+            "hf_hook_name": place(family, layer, hook).hf_hook_name if family in FAMILIES else None,
+            "hook_head_index": None,
+            "context_size": config["context_size"],
+            "prepend_bos": True,
+            "exclude_special_tokens": True,
+            "seqpos_slice": [None],
+            "dataset_path": ", ".join(dataset.source for dataset in spec.datasets),
+            "training_architecture": kind,
+            "sae_studio": {
+                "version": version("saestudio"),
+                "training": spec.id,
+                "name": spec.name,
+                "step": step,
+                "normalisation": facts["normalisation"],
+                "config": config,
+            },
+        },
+    }
+    if kind == "topk":
+        described |= {"k": config["k"], "rescale_acts_by_decoder_norm": False}
+    return described
