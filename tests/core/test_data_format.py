@@ -76,6 +76,7 @@ def test_a_server_opens_it_with_everything_in_it(archive: Path, tmp_path: Path) 
     assert (archive.name == f"{FORMAT}.tar.xz") or list((data_dir / "backups").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("archive", EXAMPLES[:-1], ids=lambda path: path.name)
 def test_an_upgrade_keeps_every_event_and_the_old_log(archive: Path, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
@@ -103,6 +104,7 @@ def test_an_upgrade_keeps_every_event_and_the_old_log(archive: Path, tmp_path: P
     assert contents(elsewhere.database)[1] == before[1]
 
 
+@pytest.mark.slow
 def test_an_upgrade_that_fails_leaves_the_old_log_and_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,7 +117,14 @@ def loaded(config: dict[str, Any], tensors: dict[str, np.ndarray], raw: np.ndarr
     return f, (f @ tensors["W_dec"] + tensors["b_dec"]) * size + shift
 
 
-@pytest.mark.parametrize("mode", ["expected_average_only_in", "none", "layer_norm"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "expected_average_only_in",
+        pytest.param("none", marks=pytest.mark.slow),
+        pytest.param("layer_norm", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("unit", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_loaded_does_what_was_trained(kind: str, unit: bool, mode: str, tmp_path: Path) -> None:

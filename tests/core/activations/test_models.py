@@ -6,8 +6,8 @@ import torch
 from tiny_models import make_model, make_tokenizer
 
 from core.activations import hub
-from core.activations.hooks import FAMILIES
 from core.activations.models import ModelError, load_model, read_facts
+from core.hook_names import FAMILIES
 
 
 def edit(path, **changes):
