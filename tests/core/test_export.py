@@ -125,7 +125,7 @@ def loaded(config: dict[str, Any], tensors: dict[str, np.ndarray], raw: np.ndarr
         pytest.param("layer_norm", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize("unit", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_loaded_does_what_was_trained(kind: str, unit: bool, mode: str, tmp_path: Path) -> None:
     student, checkpoint, spec = trained(kind, tmp_path / "c", mode, normalize_decoder=unit)

@@ -94,6 +94,7 @@ def test_nobody_writes_a_purged_training_again(path: Path) -> None:
             assert store.claim("training-kept").result().epoch > 1
 
 
+@pytest.mark.slow
 def test_what_was_written_down_of_streams_is_not_needed_to_know_a_purged_one(path: Path) -> None:
     rewrite.rewrite(path, ignore, purges=[Purge("gone", 0, "user:ada")])
     with duckdb.connect(str(path)) as con:
@@ -118,6 +119,7 @@ def test_what_ends_it_midway_leaves_the_log_as_it_was(path: Path) -> None:
     assert repr(everything(path)) == repr(before)
 
 
+@pytest.mark.slow
 def test_a_new_file_that_differs_is_not_put_in_the_logs_place(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = everything(path)
     real = rewrite._Rewriting._copy
