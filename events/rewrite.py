@@ -105,10 +105,9 @@ class _Rewriting:
         return purged
 
     def _copy(self, name: str, where: str) -> None:
-        there = self._columns("log", name)
-        common = ", ".join(column for column in self._columns("old", name) if column in there)
+        columns = tables.selection(self._con, "old", name)
         source = f"FROM old.{name} WHERE {where}"
-        self._con.execute(f"INSERT INTO {name} BY NAME SELECT {common} {source} AND {self._kept}", self._gone)
+        self._con.execute(f"INSERT INTO {name} BY NAME SELECT {columns} {source} AND {self._kept}", self._gone)
         if self._gone:
             grave = tables.table_of(event_type(EventPurged))
             envelope = "position, stream, version, {0} AS occurred_at, {0} AS recorded_at".format(now_us())

@@ -157,11 +157,10 @@ class _Reading:
 
     def _read(self, name: str, after: int, upto: int) -> None:
         """Copies the rows of a range of positions; halves it where that fails, down to what cannot be read."""
-        columns = set(self._columns("stage", name))
-        common = ", ".join(column for column in self._columns("old", name) if column in columns)
+        columns = tables.selection(self._con, "old", name)
         try:
             self._con.execute(
-                f"INSERT INTO stage.{name} BY NAME SELECT {common} FROM old.{name}"
+                f"INSERT INTO stage.{name} BY NAME SELECT {columns} FROM old.{name}"
                 f" WHERE position > {after} AND position <= {upto}"
             )
         except duckdb.Error:

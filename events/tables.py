@@ -80,14 +80,22 @@ def create(con: Connection) -> str:
         there = {row[0] for row in con.execute(f"describe {table}").fetchall()}
         for column in fields:
             if column.name not in there:
-                default = "null" if column.default is None else repr(column.default)
-                con.execute(f"alter table {table} add column {column.name} {column.sql} default {default}")
+                con.execute(f"alter table {table} add column {column.name} {column.sql} default {_default(column)}")
     con.execute(f"create or replace view events as {_events()}")
     if "log_id" not in meta:
         con.execute(
             "insert into log_meta values ('format', ?), ('log_id', ?), ('streams_position', '0')", [FORMAT, new_id()]
         )
     return con.execute("select value from log_meta where key = 'log_id'").fetchone()[0]
+
+
+def selection(con: Connection, database: str, table: str) -> str:
+    """What to select of a table of an attached log, which may be older: a column that it lacks has its default."""
+    found = con.execute(
+        "select column_name from duckdb_columns() where database_name = ? and table_name = ?", [database, table]
+    ).fetchall()
+    columns = next(((*ENVELOPE, *fields) for type_, fields in FIELDS.items() if table_of(type_) == table), COLD)
+    return ", ".join(c.name if (c.name,) in found else f"{_default(c)} as {c.name}" for c in columns)
 
 
 def rename(con: Connection) -> str:
@@ -177,6 +185,10 @@ def positions(
         rows = con.execute(f"select position from {table_of(type_)} where {where}", params).fetchall()
         found += [row[0] for row in rows]
     return sorted(found, reverse=True)
+
+
+def _default(column: Column) -> str:
+    return "null" if column.default is None else repr(column.default)
 
 
 def _definitions(columns: Sequence[Column]) -> str:

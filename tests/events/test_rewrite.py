@@ -59,6 +59,17 @@ def test_without_a_purge_it_is_the_same_log(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir() if ".new" in file.name] == []
 
 
+def test_a_column_that_an_older_log_lacks_gets_its_default(path: Path) -> None:
+    before = everything(path)
+    with duckdb.connect(str(path)) as con:
+        con.execute("DROP VIEW events")
+        con.execute("ALTER TABLE step_trained DROP COLUMN dead_latents")
+        con.execute("ALTER TABLE step_trained DROP COLUMN device_memory")
+    rewrite.rewrite(path, ignore)
+    after = [one for one in everything(path) if one.stream == "training-kept"]
+    assert repr(after) == repr([one for one in before if one.stream == "training-kept"])
+
+
 def test_a_purge_leaves_every_place_and_nothing_of_what_lay_there(path: Path) -> None:
     before = everything(path)
     assert SECRET.encode() in path.read_bytes()
