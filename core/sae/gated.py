@@ -6,26 +6,23 @@ arXiv 2404.16014, 3.2).
 
 The penalty makes the gates few without making the latents small. Gates have no gradient of their own: they learn from
 the penalty and from what they alone would reconstruct, t_hat_a = a W_dec + b_dec, and both hold decoder and norms
-still, or the decoder would learn to please them. What dead latents learn from is the push of `Penalised`.
+still, or the decoder would learn to please them. What dead latents learn from is the push of `SizePenalised`.
 """
 
 from __future__ import annotations
 
-from typing import Self, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from events.training import TrainingConfig
-
 from . import sparse
-from .autoencoder import Code, Shared, shared_settings
+from .autoencoder import Code, Shared
 from .control import Control
-from .normalisation import Normalisation
-from .penalised import Penalised, Terms, control_of_size
+from .penalised import SizePenalised, Terms
 
 
-class Gated(Penalised):
+class Gated(SizePenalised):
     """Parameters `b_gate`, `b_mag`, `r_mag (F)`, all 0 in the beginning, in place of b_enc."""
 
     def __init__(self, *, control: Control, **shared: Unpack[Shared]) -> None:
@@ -37,16 +34,6 @@ class Gated(Penalised):
         self.b_gate = nn.Parameter(zeros.clone())
         self.b_mag = nn.Parameter(zeros.clone())
         self.r_mag = nn.Parameter(zeros.clone())
-
-    @classmethod
-    def from_config(
-        cls, config: TrainingConfig, normalisation: Normalisation, centre: Tensor, device: torch.device
-    ) -> Self:
-        """Raises ValueError where a field has no value that only the server's rules would have filled in."""
-        shared = shared_settings(config, normalisation, centre, device)
-        shared["unit_decoder"] = config.normalize_decoder is True
-        control = control_of_size(config, shared["latents"], normalisation.variance, device)
-        return cls(control=control, **shared)
 
     def threshold(self) -> Tensor:
         return -self.b_gate

@@ -10,7 +10,7 @@ the step before it had, so that a resumed training decides alike.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple, Unpack
+from typing import NamedTuple, Self, Unpack
 
 import torch
 from torch import Tensor
@@ -18,8 +18,9 @@ from torch import Tensor
 from events.training import TrainingConfig
 
 from . import sparse
-from .autoencoder import Code, Losses, Shared, SparseAutoencoder
+from .autoencoder import Code, Losses, Shared, SparseAutoencoder, shared_settings
 from .control import Control, Fixed, LogPI
+from .normalisation import Normalisation
 
 WARM_UP = 0.05
 """Share of the run over which a fixed coefficient rises from 0."""
@@ -101,13 +102,6 @@ class Penalised(SparseAutoencoder):
     def _bring_back(self, p: Tensor, centred: Tensor, residual: Tensor, *, with_sparse: bool) -> Tensor | None:
         """The loss that brings dead latents back, of which there are some; None where it is turned off."""
 
-    def _push(self, centred: Tensor, bias: Tensor) -> Tensor:
-        """lam_P · mean Σ_dead relu(0.1 - p_i) with the pre-activations' `bias (F)`, lam_P = 1e-3 / V (after Circuits
-        Updates January 2025, for dead latents only): they have p <= 0 everywhere and no other gradient."""
-        dead = self.firing.dead
-        p = self._linear(centred, self.W_enc[dead], bias[dead]).to(centred.dtype)
-        return PUSH / self.variance * torch.relu(PUSHED_TO - p).sum() / centred.shape[0]
-
     def scale_encoder(self, x: Tensor) -> None:
         # Free rows start with the encoder as it is: it is their norm that is chosen.
         if self.unit_decoder:
@@ -164,3 +158,24 @@ class Penalised(SparseAutoencoder):
         super()._restore_state(tensors)
         self.control.restore({name: tensors[f"control.{name}"] for name in self.control.tensors()})
         self._density = tensors["density"].to(self._density.device)
+
+
+class SizePenalised(Penalised):
+    """With a penalty on the latents' size; dead latents are pushed."""
+
+    @classmethod
+    def from_config(
+        cls, config: TrainingConfig, normalisation: Normalisation, centre: Tensor, device: torch.device
+    ) -> Self:
+        """Raises ValueError where a field has no value that only the server's rules would have filled in."""
+        shared = shared_settings(config, normalisation, centre, device)
+        shared["unit_decoder"] = config.normalize_decoder is True
+        control = control_of_size(config, shared["latents"], normalisation.variance, device)
+        return cls(control=control, **shared)
+
+    def _push(self, centred: Tensor, bias: Tensor) -> Tensor:
+        """lam_P · mean Σ_dead relu(0.1 - p_i) with the pre-activations' `bias (F)`, lam_P = 1e-3 / V (after Circuits
+        Updates January 2025, for dead latents only): they have p <= 0 everywhere and no other gradient."""
+        dead = self.firing.dead
+        p = self._linear(centred, self.W_enc[dead], bias[dead]).to(centred.dtype)
+        return PUSH / self.variance * torch.relu(PUSHED_TO - p).sum() / centred.shape[0]

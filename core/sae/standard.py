@@ -10,31 +10,15 @@ latents only). The penalty makes latents smaller than they should be; this shrin
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from torch import Tensor
 
-from events.training import TrainingConfig
-
 from . import sparse
-from .autoencoder import shared_settings
-from .normalisation import Normalisation
-from .penalised import Penalised, Terms, control_of_size
+from .penalised import SizePenalised, Terms
 
 
-class Standard(Penalised):
+class Standard(SizePenalised):
     """Autoencoder with a penalty on the size of its latents."""
-
-    @classmethod
-    def from_config(
-        cls, config: TrainingConfig, normalisation: Normalisation, centre: Tensor, device: torch.device
-    ) -> Self:
-        """Raises ValueError where a field has no value that only the server's rules would have filled in."""
-        shared = shared_settings(config, normalisation, centre, device)
-        shared["unit_decoder"] = config.normalize_decoder is True
-        control = control_of_size(config, shared["latents"], normalisation.variance, device)
-        return cls(control=control, **shared)
 
     def threshold(self) -> float:
         return 0.0
