@@ -10,7 +10,7 @@ by p_i·‖W_dec_i‖, so that folding the norms into the encoder changes nothin
 
 from __future__ import annotations
 
-from typing import Self, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +18,8 @@ from torch import Tensor
 from events.training import TrainingConfig
 
 from . import sparse
-from .autoencoder import Code, Losses, Shared, SparseAutoencoder, shared_settings
-from .normalisation import Normalisation
-from .recipe import auxiliary_latents
+from .autoencoder import Code, Losses
+from .counted import Counted
 
 CANDIDATES = 4
 """The cut is looked for among so many times k values of each token; where a token may have more, among all."""
@@ -28,38 +27,23 @@ CANDIDATES = 4
 _MEMORY = 0.99
 
 
-class BatchTopK(SparseAutoencoder):
+class BatchTopK(Counted):
     """`k` latents a token on average, and an auxiliary loss of weight `auxk_coefficient` for the dead ones.
 
     The inference threshold is the mean of the batches' cuts since step `warmup`, in the end that of the last hundred.
     """
 
-    def __init__(self, *, k: int, auxk_coefficient: float = 1 / 8, warmup: int = 0, **shared: Unpack[Shared]) -> None:
-        super().__init__(**shared)
-        if not 1 <= k <= self.latents:
-            raise ValueError(f"k must lie between 1 and the number of latents, {self.latents}; got {k}.")
-        self.k = k
-        self.auxk_coefficient = auxk_coefficient
-        self.k_aux = auxiliary_latents(shared["width"], k)
+    def __init__(self, *, warmup: int = 0, **settings: Any) -> None:
+        super().__init__(**settings)
         self._warmup = warmup
         self.threshold = torch.zeros((), dtype=torch.float64, device=self.W_dec.device)
         """What p_i·‖W_dec_i‖ must exceed at inference."""
 
     @classmethod
-    def from_config(
-        cls, config: TrainingConfig, normalisation: Normalisation, centre: Tensor, device: torch.device
-    ) -> Self:
-        """Raises ValueError where a field has no value that only the server's rules would have filled in."""
-        shared = shared_settings(config, normalisation, centre, device)
-        shared["unit_decoder"] = config.normalize_decoder is not False
-        if config.k is None or config.warmup_steps is None:
-            raise ValueError("k and warmup_steps must be set before training.")
-        auxk = 1 / 8 if config.auxk_coefficient is None else config.auxk_coefficient
-        return cls(k=config.k, auxk_coefficient=auxk, warmup=config.warmup_steps, **shared)
-
-    @property
-    def wanted_l0(self) -> float:
-        return self.k
+    def _own_settings(cls, config: TrainingConfig) -> dict[str, Any]:
+        if config.warmup_steps is None:
+            raise ValueError("warmup_steps must be set before training.")
+        return {"warmup": config.warmup_steps}
 
     @torch.no_grad()
     def scale_encoder(self, x: Tensor) -> None:

@@ -8,45 +8,16 @@ With free decoder rows the k are chosen by p_i·‖W_dec_i‖, so that folding t
 
 from __future__ import annotations
 
-from typing import Self, Unpack
-
 import torch
 from torch import Tensor
 
-from events.training import TrainingConfig
-
 from . import sparse
-from .autoencoder import Code, Losses, Shared, SparseAutoencoder, shared_settings
-from .normalisation import Normalisation
-from .recipe import auxiliary_latents
+from .autoencoder import Code, Losses
+from .counted import Counted
 
 
-class TopK(SparseAutoencoder):
+class TopK(Counted):
     """`k` latents a token, and an auxiliary loss of weight `auxk_coefficient` for the dead ones."""
-
-    def __init__(self, *, k: int, auxk_coefficient: float = 1 / 8, **shared: Unpack[Shared]) -> None:
-        super().__init__(**shared)
-        if not 1 <= k <= self.latents:
-            raise ValueError(f"k must lie between 1 and the number of latents, {self.latents}; got {k}.")
-        self.k = k
-        self.auxk_coefficient = auxk_coefficient
-        self.k_aux = auxiliary_latents(shared["width"], k)
-
-    @classmethod
-    def from_config(
-        cls, config: TrainingConfig, normalisation: Normalisation, centre: Tensor, device: torch.device
-    ) -> Self:
-        """Raises ValueError where a field has no value that only the server's rules would have filled in."""
-        shared = shared_settings(config, normalisation, centre, device)
-        shared["unit_decoder"] = config.normalize_decoder is not False
-        if config.k is None:
-            raise ValueError("k must be set before training.")
-        auxk = 1 / 8 if config.auxk_coefficient is None else config.auxk_coefficient
-        return cls(k=config.k, auxk_coefficient=auxk, **shared)
-
-    @property
-    def wanted_l0(self) -> float:
-        return self.k
 
     def losses(self, x: Tensor, step: int) -> Losses:
         tokens = x.shape[0]

@@ -229,7 +229,7 @@ def test_a_configuration_makes_one_and_says_what_is_missing(name: str) -> None:
     assert isinstance(made, BatchTopK)
     assert (made.wanted_l0, made.latents, made.unit_decoder) == (K, LATENTS, True)
     without = TrainingConfig(architecture_type=name, latent_dim=LATENTS, dead_token_threshold=100)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="k and warmup_steps"):
+    with pytest.raises(ValueError, match="k must be set"):
         architecture(name).from_config(without, scale, centre, torch.device("cpu"))
 
 
