@@ -21,6 +21,7 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from .errors import DataDirectoryInUse, LogClosed, LogDamaged, LogUnavailable
+from .tables import quoted
 
 T = TypeVar("T")
 
@@ -238,7 +239,7 @@ class Database:
 
     def _attach(self) -> None:
         try:
-            self._root.execute(f"attach '{str(self.path).replace(chr(39), chr(39) * 2)}' as log")
+            self._root.execute(f"attach {quoted(self.path)} as log")
         except duckdb.Error as error:
             if "Conflicting lock" in str(error):
                 holder = re.search(r"held in (.*? \(PID \d+\)|PID \d+)", str(error))

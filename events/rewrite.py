@@ -58,10 +58,10 @@ def rewrite(database: Path, progress: Progress, *, purges: Sequence[Purge] = ())
     new.unlink(missing_ok=True)
     try:
         with duckdb.connect(":memory:", config={"memory_limit": "2GB", "threads": 2}) as con:
-            con.execute(f"ATTACH {_quoted(database)} AS old")
+            con.execute(f"ATTACH {tables.quoted(database)} AS old")
             # The old file alone has to hold everything once it is detached.
             con.execute("CHECKPOINT old")
-            con.execute(f"ATTACH {_quoted(new)} AS log")
+            con.execute(f"ATTACH {tables.quoted(new)} AS log")
             purged = _Rewriting(con, purges, progress).run()
             con.execute("CHECKPOINT log")
             con.execute("USE memory")
@@ -84,7 +84,7 @@ class _Rewriting:
         self._purges = purges
         self._progress = progress
         self._gone = [prefix + purge.training for purge in purges for prefix in (TRAINING, CONTROL)]
-        self._tables = [name for name in tables.all_tables() if self._columns("old", name)]
+        self._tables = [name for name in tables.all_tables() if tables.columns_of(con, "old", name)]
         self._head = max(self._number(f"SELECT coalesce(max(position), 0) FROM old.{name}") for name in self._tables)
 
     def run(self) -> int:
@@ -141,8 +141,8 @@ class _Rewriting:
         if wrong := integrity.difference(self._con):
             raise LogUnavailable(f"The log that was written anew is not whole: {wrong}.")
         for name in self._tables:
-            there = self._columns("log", name)
-            columns = ", ".join(column for column in self._columns("old", name) if column in there)
+            there = tables.columns_of(self._con, "log", name)
+            columns = ", ".join(column for column in tables.columns_of(self._con, "old", name) if column in there)
             sums = [
                 self._con.execute(
                     f"SELECT count(*), sum(hash({columns})) FROM {place}.{name}"
@@ -158,21 +158,10 @@ class _Rewriting:
     def _kept(self) -> str:
         return f"stream NOT IN ({', '.join('?' * len(self._gone))})" if self._gone else "true"
 
-    def _columns(self, place: str, table: str) -> list[str]:
-        found = self._con.execute(
-            "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND table_name = ? ORDER BY column_index",
-            [place, table],
-        )
-        return [row[0] for row in found.fetchall()]
-
     def _number(self, query: str) -> int:
         found = self._con.execute(query).fetchone()
         assert found is not None
         return found[0]
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
 
 
 def _sentence(error: Exception) -> str:

@@ -114,7 +114,7 @@ class _Reading:
             self._wal = False
             self._open()
         try:
-            names = [name for name in tables.all_tables() if self._columns("old", name)]
+            names = [name for name in tables.all_tables() if tables.columns_of(self._con, "old", name)]
             highest = {name: self._reach(name) for name in names}
             reached, done = max(highest.values(), default=0), 0
             for name in names:
@@ -132,7 +132,7 @@ class _Reading:
     def _open(self) -> None:
         self._con = duckdb.connect(":memory:", config={"memory_limit": "2GB", "threads": 2})
         _attach_copy(self._con, self._damaged, self._work, wal=self._wal)
-        self._con.execute(f"ATTACH {_quoted(self._stage)} AS stage")
+        self._con.execute(f"ATTACH {tables.quoted(self._stage)} AS stage")
         self._con.execute("USE stage")
         tables.create(self._con)
 
@@ -173,7 +173,7 @@ class _Reading:
     def _write(self, names: list[str]) -> int:
         """The new log, from what was staged; the number of its events."""
         con = self._con
-        con.execute(f"ATTACH {_quoted(self._new)} AS log")
+        con.execute(f"ATTACH {tables.quoted(self._new)} AS log")
         con.execute("USE log")
         tables.create(con)
         con.execute("UPDATE log_meta SET value = ? WHERE key = 'log_id'", [new_id()])
@@ -184,7 +184,9 @@ class _Reading:
         )
         for name in names:
             rest = ", ".join(
-                f"staged.{column}" for column in self._columns("stage", name) if column not in ("position", "version")
+                f"staged.{column}"
+                for column in tables.columns_of(self._con, "stage", name)
+                if column not in ("position", "version")
             )
             con.execute(
                 f"INSERT INTO log.{name} BY NAME SELECT places.position, places.version, {rest} FROM stage.{name} AS"
@@ -199,13 +201,6 @@ class _Reading:
         con.execute("DETACH log")
         return head
 
-    def _columns(self, place: str, table: str) -> list[str]:
-        found = self._con.execute(
-            "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND table_name = ? ORDER BY column_index",
-            [place, table],
-        )
-        return [row[0] for row in found.fetchall()]
-
 
 def _attach_copy(con: DuckDBPyConnection, database: Path, copy: Path, *, wal: bool) -> None:
     _remove(copy)
@@ -213,16 +208,12 @@ def _attach_copy(con: DuckDBPyConnection, database: Path, copy: Path, *, wal: bo
         source = database.with_name(database.name + suffix)
         if source.exists():
             shutil.copy(source, copy.with_name(copy.name + suffix))
-    con.execute(f"ATTACH {_quoted(copy)} AS old")
+    con.execute(f"ATTACH {tables.quoted(copy)} AS old")
 
 
 def _remove(file: Path) -> None:
     for suffix in ("", ".wal"):
         file.with_name(file.name + suffix).unlink(missing_ok=True)
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
 
 
 def _sentence(error: Exception) -> str:

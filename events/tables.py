@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from .batch import (
@@ -91,11 +92,23 @@ def create(con: Connection) -> str:
 
 def selection(con: Connection, database: str, table: str) -> str:
     """What to select of a table of an attached log, which may be older: a column that it lacks has its default."""
-    found = con.execute(
-        "select column_name from duckdb_columns() where database_name = ? and table_name = ?", [database, table]
-    ).fetchall()
+    found = columns_of(con, database, table)
     columns = next(((*ENVELOPE, *fields) for type_, fields in FIELDS.items() if table_of(type_) == table), COLD)
-    return ", ".join(c.name if (c.name,) in found else f"{_default(c)} as {c.name}" for c in columns)
+    return ", ".join(c.name if c.name in found else f"{_default(c)} as {c.name}" for c in columns)
+
+
+def columns_of(con: Connection, database: str, table: str) -> list[str]:
+    """The columns of a table of an attached database; none where there is no such table."""
+    found = con.execute(
+        "select column_name from duckdb_columns() where database_name = ? and table_name = ? order by column_index",
+        [database, table],
+    )
+    return [row[0] for row in found.fetchall()]
+
+
+def quoted(path: Path) -> str:
+    """A path as SQL text."""
+    return "'" + str(path).replace("'", "''") + "'"
 
 
 def rename(con: Connection) -> str:
