@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -132,19 +133,26 @@ async def test_the_dashboard_ends_with_the_server(tmp_path: Path) -> None:
     assert not there(child.socket)
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name, which pytest's may not."""
+    with tempfile.TemporaryDirectory(prefix="run-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 def test_the_runtime_folder_is_private_short_and_the_same_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path))
     folder = runtime_folder(Path("/some/data"))
-    assert folder.parent == tmp_path
+    assert folder.parent == short_path
     assert folder.stat().st_mode & 0o077 == 0
     assert runtime_folder(Path("/some/data")) == folder
     assert runtime_folder(Path("/other/data")) != folder
     # One that others could write to is not used.
     folder.chmod(0o777)
     assert runtime_folder(Path("/some/data")) != folder
-    deep = tmp_path / ("x" * 120)
+    deep = short_path / ("x" * 120)
     deep.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
     assert len(os.fsencode(runtime_folder(Path("/some/data")) / "ui.sock")) <= 100
