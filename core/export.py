@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,6 +24,14 @@ from .hook_names import FAMILIES, TRANSFORMER_LENS, place
 from .run import RunSpec
 
 Tensors = dict[str, np.ndarray]
+
+SAE_LENS = "6.54.12"
+"""The version of SAELens whose files these are; it takes files without one for those of an old version."""
+
+
+Format = Literal["saelens", "safetensors"]
+"""`saelens`: a folder an SAE, as `SAE.load_from_disk` reads it. `safetensors`: a file an SAE, with what describes it as
+JSON in its header's `config`."""
 
 
 class ExportError(Exception):
@@ -38,48 +46,66 @@ class Exported(NamedTuple):
     tensors: Tensors
 
 
-def exported(checkpoint: Path, spec: RunSpec) -> list[Exported]:
-    """Every SAE of a checkpoint's folder, as SAELens' `SAE.load_from_disk` reads it. Raises `ExportError`."""
+def exported(checkpoint: Path, spec: RunSpec) -> Iterator[Exported]:
+    """Every SAE of a checkpoint's folder, read when its turn comes. Raises `ExportError`, before the first one."""
     try:
         state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text("utf-8"))
         config, saes = state["config"], state["saes"]
-        loaded = [_verified(checkpoint, f"sae-{index}.safetensors", state["files"]) for index in range(len(saes))]
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        kind: str = config["architecture_type"]
+        for index in range(len(saes)):
+            _verify(checkpoint, _weights(index), state["files"])
+    except (OSError, ValueError, KeyError) as error:
         raise ExportError(f"The checkpoint {checkpoint} cannot be read: {error!r}.") from error
-    kind: str = config["architecture_type"]
     if kind not in _INFERENCE:
         raise ExportError(f"There is no way to export {kind} yet; there is {', '.join(_INFERENCE)}.")
-    return [
-        Exported(
+
+    def one(index: int) -> Exported:
+        try:
+            tensors = load_file(checkpoint / _weights(index))
+        except (OSError, SafetensorError) as error:
+            raise ExportError(f"The checkpoint {checkpoint} cannot be read: {error!r}.") from error
+        facts = saes[index]
+        return Exported(
             f"L{facts['layer']}.{facts['hook']}",
             _described(kind, config, facts, tensors, spec, state["step"]),
             _folded(_INFERENCE[kind](tensors), facts["normalisation"]),
         )
-        for facts, tensors in zip(saes, loaded, strict=True)
-    ]
+
+    return map(one, range(len(saes)))
 
 
-def write(sae: Exported, folder: Path) -> Path:
-    """`cfg.json` and `sae_weights.safetensors` in a new folder below `folder`, called after the SAE; its path.
+def write(sae: Exported, folder: Path, format: Format = "saelens") -> Path:
+    """Write an SAE into `folder`, as a new folder or file called after it; its path.
 
     Raises `ExportError` where that is there already, and OSError.
     """
-    target = folder / sae.name
+    target = folder / (sae.name if format == "saelens" else f"{sae.name}.safetensors")
+    if target.exists():
+        raise ExportError(f"{target} is there already; an export wants a new folder.")
+    described = msgspec.json.encode(sae.config)
     try:
+        if format == "safetensors":
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(sae.tensors, target, metadata={"config": described.decode()})
+            return target
         target.mkdir(parents=True)
-    except FileExistsError:
-        raise ExportError(f"{target} is there already; an export wants a new folder.") from None
-    (target / "cfg.json").write_bytes(msgspec.json.format(msgspec.json.encode(sae.config)))
-    save_file(sae.tensors, target / "sae_weights.safetensors")
+        (target / "cfg.json").write_bytes(msgspec.json.format(described))
+        save_file(sae.tensors, target / "sae_weights.safetensors")
+    except SafetensorError as error:
+        # What the library says of a full disk.
+        raise OSError(f"{target}: {error}") from error
     return target
 
 
-def _verified(checkpoint: Path, name: str, files: dict[str, dict[str, Any]]) -> Tensors:
+def _weights(index: int) -> str:
+    return f"sae-{index}.safetensors"
+
+
+def _verify(checkpoint: Path, name: str, files: dict[str, dict[str, Any]]) -> None:
     with (checkpoint / name).open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     if digest != files[name]["sha256"]:
         raise ValueError(f"{name} is damaged, its checksum differs")
-    return load_file(checkpoint / name)
 
 
 # What each architecture is at inference, in the units that it was trained in and with unit decoder rows
@@ -103,7 +129,8 @@ def _with_threshold(tensors: Tensors) -> Tensors:
 
 def _jumprelu(tensors: Tensors) -> Tensors:
     folded = _unit_rows(tensors, "b_enc", "theta")
-    return {**folded, "threshold": folded.pop("theta")}
+    threshold = folded.pop("theta")
+    return {**folded, "threshold": threshold}
 
 
 def _gated(tensors: Tensors) -> Tensors:
@@ -152,8 +179,7 @@ def _described(
         "normalize_activations": "none" if _folds(mode) else mode,
         "reshape_activations": "none",
         "metadata": {
-            # Files without one are taken for those of an old version, which had other keys.
-            "sae_lens_version": "6.54.12",
+            "sae_lens_version": SAE_LENS,
             "model_name": spec.model.source,
             "hook_name": f"blocks.{layer}.{TRANSFORMER_LENS[hook]}",
             "hf_hook_name": place(family, layer, hook).hf_hook_name if family in FAMILIES else None,

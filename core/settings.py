@@ -75,6 +75,11 @@ class Settings:
         return self.data_dir / "tmp"
 
     @property
+    def exports(self) -> Path:
+        """Exports while they are sent."""
+        return self.data_dir / "exports"
+
+    @property
     def server_log(self) -> Path:
         """What a detached server and its children print."""
         return self.data_dir / "server.log"

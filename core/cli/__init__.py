@@ -149,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     export = command("export", "export:export", "write a training's SAEs as SAELens loads them", data_dir, as_json)
     _of_training(export)
     export.add_argument("--step", type=_count, metavar="N", help="of which checkpoint (default: the newest)")
+    export.add_argument(
+        "--format",
+        choices=("saelens", "safetensors"),
+        default="saelens",
+        help="a folder an SAE, as SAELens loads it, or one file (default: saelens)",
+    )
     export.add_argument("--to", type=Path, metavar="FOLDER", help="where to write (default: ./ID-step-N)")
 
     command("rebuild", "maintenance:rebuild", "make every projection anew from the log", client, as_json)

@@ -14,7 +14,7 @@ from .failure import Failure
 
 
 def export(options: argparse.Namespace) -> int:
-    """Write every SAE of a checkpoint, the newest where no step is named, into a folder of its own."""
+    """Write every SAE of a checkpoint, the newest where no step is named, into a folder or file of its own."""
     from core.export import ExportError, exported, write
 
     settings = Settings(data_dir=data_dir(options))
@@ -23,21 +23,20 @@ def export(options: argparse.Namespace) -> int:
     target: Path = options.to or Path(f"{folder.name}-{checkpoint.name}")
     try:
         spec = run.read(folder)
-        written = [write(sae, target) for sae in exported(checkpoint, spec)]
+        written = [write(sae, target, options.format) for sae in exported(checkpoint, spec)]
     except (ExportError, run.RunSpecError) as error:
         raise Failure(str(error)) from error
     except OSError as error:
         raise Failure(f"{target} cannot be written: {error.strerror or error}.") from error
     if options.json:
         output.print_json(
-            {"training": folder.name, "step": _step(checkpoint), "folders": [str(one) for one in written]}
+            {"training": folder.name, "step": _step(checkpoint), "written": [str(one) for one in written]}
         )
         return 0
     for one in written:
         output.out().print(str(one), markup=False)
-    output.out().print(
-        f"Written of step {_step(checkpoint):,}. In SAELens: SAE.load_from_disk({str(written[0])!r})", markup=False
-    )
+    how = f" In SAELens: SAE.load_from_disk({str(written[0])!r})" if options.format == "saelens" else ""
+    output.out().print(f"Written of step {_step(checkpoint):,}.{how}", markup=False)
     return 0
 
 

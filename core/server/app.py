@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -94,6 +95,9 @@ async def open_studio(
     gone, resumes those that ask for it, and begins to launch.
     """
     settings.trainings.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if settings.exports.exists():
+        # What a server that was killed had been sending.
+        await asyncio.to_thread(shutil.rmtree, settings.exports)
     await asyncio.to_thread(bring_up_to_date, settings, say, _paced("Writing the log anew", say))
     store = await asyncio.to_thread(EventStore.open, settings.database, temp_directory=settings.temporary)
     try:

@@ -384,7 +384,7 @@ def test_what_is_folded_is_used_by_keyboard(dashboard: Dashboard, studio: Studio
     tab.page.keyboard.press("Enter")
     section = tab.page.locator(".section section", has=fold)
     expect(section.locator("tbody tr")).to_have_count(1)
-    for name in ("Save now", "Download", "Delete"):
+    for name in ("Save now", "Download", "Export", "Delete"):
         tab.page.keyboard.press("Tab")
         control = section.locator(":focus")
         expect(control).to_contain_text(name)

@@ -186,10 +186,14 @@ def test_what_cannot_be_exported_yet_is_named(tmp_path: Path) -> None:
         exported(checkpoint, spec)
 
 
-def test_an_export_is_of_plain_arrays(tmp_path: Path) -> None:
-    _, checkpoint, spec = trained("gated", tmp_path / "c", "none")
+@pytest.mark.parametrize(
+    ("kind", "besides"),
+    [("gated", {"b_gate", "b_mag", "r_mag"}), ("jumprelu", {"b_enc", "threshold"}), ("topk", {"b_enc"})],
+)
+def test_an_export_is_of_plain_arrays_and_of_no_others_than_are_known(kind: str, besides: set, tmp_path: Path) -> None:
+    _, checkpoint, spec = trained(kind, tmp_path / "c", "none")
     (one,) = exported(checkpoint, spec)
     assert isinstance(one, Exported)
-    assert set(one.tensors) == {"W_enc", "W_dec", "b_dec", "b_gate", "b_mag", "r_mag"}
+    assert set(one.tensors) == {"W_enc", "W_dec", "b_dec", *besides}
     assert {str(each.dtype) for each in one.tensors.values()} == {"float32"}
     assert one.tensors["W_enc"].shape == (WIDTH, LATENTS)

@@ -98,7 +98,8 @@ def test_checkpoints_are_rows_with_a_download_and_a_deletion_that_asks() -> None
         "reason": "before the pause",
     }
     assert row["actions"][0]["href"] == "api/v1/trainings/a%2Fb/checkpoints/1000/download"
-    assert row["actions"][1]["sure"]
+    assert row["actions"][1]["href"] == "api/v1/trainings/a%2Fb/checkpoints/1000/export?format=saelens"
+    assert row["actions"][2]["sure"]
     assert checkpoints.summary([one, one]) == "2 checkpoints, 12.7 MB"
 
 

@@ -65,6 +65,7 @@ def what_was_deleted(removed: int, bytes_freed: int, actor: str | None) -> str:
 
 def _row(training_id: str, one: Checkpoint) -> dict[str, Any]:
     step = text.count(one.step)
+    place = f"api/v1/trainings/{quote(training_id, safe='')}/checkpoints/{one.step}"
     return {
         "key": str(one.step),
         "cells": {
@@ -81,7 +82,13 @@ def _row(training_id: str, one: Checkpoint) -> dict[str, Any]:
                 "name": "download",
                 "label": "Download",
                 "title": f"Download the checkpoint of step {step}",
-                "href": f"api/v1/trainings/{quote(training_id, safe='')}/checkpoints/{one.step}/download",
+                "href": f"{place}/download",
+            },
+            {
+                "name": "export",
+                "label": "Export",
+                "title": f"Export the SAEs of step {step} for SAELens",
+                "href": f"{place}/export?format=saelens",
             },
             {
                 "name": "delete",

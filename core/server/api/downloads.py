@@ -1,8 +1,11 @@
-"""What a page lets people keep as files: metrics as CSV, logs as text, checkpoints as tar archives."""
+"""What a page lets people keep as files: metrics as CSV, logs as text, checkpoints and exports as tar archives."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
+import weakref
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from io import BytesIO
@@ -12,7 +15,9 @@ from typing import Any
 from pyarrow import csv as _csv  # pyright: ignore[reportMissingTypeStubs]
 from starlette.responses import Response, StreamingResponse
 
+from core import run as runs
 from core.decide import Refused
+from core.export import ExportError, Format, exported, write
 from projections import logs
 from projections.checkpoints import CheckpointRow
 from projections.logs import LogRow
@@ -89,12 +94,60 @@ def _moment(us: int) -> str:
 
 async def checkpoint_tar(run_folder: Path, row: CheckpointRow, name: str) -> Response:
     """The checkpoint's folder as a tar archive. Raises `Refused` where it lies elsewhere, a 404 where it is gone."""
-    folder = await asyncio.to_thread(own_checkpoint, run_folder, row.path)
-    if folder is None:
-        raise Refused(f"This checkpoint lies elsewhere, at {row.path} on {row.host or 'another machine'}.")
+    folder = await _own_checkpoint(run_folder, row)
     try:
         archive = await asyncio.to_thread(Archive, folder)
     except FileNotFoundError as error:
-        raise ApiError(404, f"The files of the checkpoint of step {row.step} are gone from {row.path}.") from error
-    headers = {**attachment(f"{name}-step-{row.step}.tar"), "Content-Length": str(archive.size)}
+        raise _gone(row) from error
+    return _tar(archive, f"{name}-step-{row.step}.tar")
+
+
+async def export_tar(studio: Studio, training_id: str, row: CheckpointRow, name: str, format: Format) -> Response:
+    """The checkpoint's SAEs as other programs load them, in a tar archive.
+
+    They are written to disk first, one at a time, so that whatever is wrong is said before anything is sent. Raises
+    `Refused` where the checkpoint lies elsewhere or cannot be exported, a 404 where it is gone, a 507 on a full disk.
+    """
+    run_folder = studio.settings.run_folder(training_id)
+    checkpoint = await _own_checkpoint(run_folder, row)
+
+    def make() -> Archive:
+        studio.settings.exports.mkdir(mode=0o700, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=studio.settings.exports))
+        try:
+            target = scratch / f"{training_id}-{checkpoint.name}"
+            for sae in exported(checkpoint, runs.read(run_folder)):
+                write(sae, target, format)
+            archive = Archive(target)
+        except BaseException:
+            shutil.rmtree(scratch)
+            raise
+        # Whoever asked may have left before the first byte, and then nothing of the answer runs.
+        weakref.finalize(archive, shutil.rmtree, scratch)
+        return archive
+
+    try:
+        archive = await asyncio.to_thread(make)
+    except (ExportError, runs.RunSpecError) as error:
+        if not checkpoint.is_dir():
+            raise _gone(row) from error
+        raise Refused(str(error)) from error
+    except OSError as error:
+        raise ApiError(507, f"The export cannot be written: {error.strerror or error}.") from error
+    return _tar(archive, f"{name}-step-{row.step}-{format}.tar")
+
+
+async def _own_checkpoint(run_folder: Path, row: CheckpointRow) -> Path:
+    folder = await asyncio.to_thread(own_checkpoint, run_folder, row.path)
+    if folder is None:
+        raise Refused(f"This checkpoint lies elsewhere, at {row.path} on {row.host or 'another machine'}.")
+    return folder
+
+
+def _gone(row: CheckpointRow) -> ApiError:
+    return ApiError(404, f"The files of the checkpoint of step {row.step} are gone from {row.path}.")
+
+
+def _tar(archive: Archive, name: str) -> Response:
+    headers = {**attachment(name), "Content-Length": str(archive.size)}
     return StreamingResponse(archive.stream(), media_type=TAR, headers=headers)

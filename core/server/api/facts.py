@@ -11,6 +11,7 @@ from msgspec import Meta
 from starlette.responses import Response, StreamingResponse
 
 from core.decide import Refused, is_live
+from core.export import Format
 from events.training import CheckpointDeleted
 from projections import activity, checkpoints, evaluations, logs, metrics
 from projections.checkpoints import CheckpointRow
@@ -18,7 +19,7 @@ from projections.checkpoints import CheckpointRow
 from .. import problems
 from ..files import remove_checkpoint
 from . import answers
-from .downloads import checkpoint_tar, log_text, metrics_csv
+from .downloads import checkpoint_tar, export_tar, log_text, metrics_csv
 from .operation import JSON, Call
 
 _ROWS_AT_ONCE = 1_000
@@ -79,6 +80,15 @@ class LogsQuery(msgspec.Struct, frozen=True, kw_only=True):
         | None
     ) = None
     format: Annotated[Literal["json", "text"], Meta(description="text is a file to keep.")] = "json"
+
+
+class ExportQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """How an export is laid out."""
+
+    format: Annotated[
+        Format,
+        Meta(description="saelens: a folder an SAE, for `SAE.load_from_disk`; safetensors: a file an SAE."),
+    ] = "saelens"
 
 
 class EvaluationsQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +201,16 @@ async def download_checkpoint(call: Call) -> Response:
     training, _ = await call.studio.training(call.path["id"])
     row, _ = await _checkpoint(call)
     return await checkpoint_tar(call.studio.settings.run_folder(training.id), row, training.name)
+
+
+async def export_checkpoint(call: Call) -> Response:
+    """A checkpoint's SAEs as other programs load them, as a tar archive: in raw units, normalisation and norms folded.
+
+    Refused where the files do not lie in the training's own folder on this machine.
+    """
+    training, _ = await call.studio.training(call.path["id"])
+    row, _ = await _checkpoint(call)
+    return await export_tar(call.studio, training.id, row, training.name, call.query(ExportQuery).format)
 
 
 async def delete_checkpoint(call: Call) -> answers.Accepted:

@@ -80,6 +80,15 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "GET",
+        "trainings/{id}/checkpoints/{step}/export",
+        facts.export_checkpoint,
+        None,
+        query=facts.ExportQuery,
+        refusals=(404, 409, 507),
+        downloads=(TAR,),
+    ),
+    Operation(
+        "GET",
         "trainings/{id}/evaluations",
         facts.list_evaluations,
         a.Evaluations,

@@ -86,7 +86,7 @@ def test_a_training_in_a_pipe_tells_its_progress_and_ends_with_what_came_out(
     assert "has trained all its 20 steps; there is nothing to resume" in refused.err
     written = cli("export", folder.name[:12], "--to", str(tmp_path / "out"), "--json")
     assert (written.status, written.json()["step"]) == (0, 20), written.err
-    (sae,) = map(Path, written.json()["folders"])
+    (sae,) = map(Path, written.json()["written"])
     assert json.loads((sae / "cfg.json").read_text())["k"] == 4
     again = cli("export", folder.name, "--to", str(tmp_path / "out"))
     assert (again.status, "is there already" in again.err) == (1, True)
