@@ -19,6 +19,7 @@ from typing import Any, get_args
 import msgspec
 
 from core.activations.sources import SourceError, format_of, local_path
+from core.activations.stored import StoredActivations
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import HookType
 
@@ -155,6 +156,14 @@ def inspect_dataset(
     )
     facts = _inspect(["dataset", absolute(source), *options], on_progress, timeout)
     return _registered({**facts, "dataset_id": dataset_id or source}, DatasetRegistered)
+
+
+def inspect_activations(
+    source: str, *, on_progress: Callable[[str], None] | None = None, timeout: float = 600
+) -> StoredActivations:
+    """Find out what a folder of activations holds in a child process; blocks. Raises InspectionFailed."""
+    facts = _inspect(["activations", absolute(source)], on_progress, timeout)
+    return msgspec.convert(facts, StoredActivations)
 
 
 def _same_source(known: str, reference: str) -> bool:

@@ -13,10 +13,15 @@ from typing import Any, get_args
 import msgspec
 
 from events.catalog import DatasetRegistered, ModelRegistered
-from events.training import TrainingConfig
+from events.training import Reading, TrainingConfig
 
+from .activations.stored import BUFFER_BYTES, StoredActivations
 from .catalogue import absolute
 from .fields import Problem, convert_fields
+from .folder_rules import find_folder, folder_problems, folder_warnings
+
+Known = ModelRegistered | StoredActivations
+"""What is known of where activations come from."""
 
 BUILT: tuple[str, ...] = ("topk", "batchtopk", "matryoshka", "standard", "jumprelu", "gated")
 """Architectures that can be trained by this version."""
@@ -80,8 +85,8 @@ def _abouts() -> dict[str, msgspec.Meta]:
 
 
 ABOUT: dict[str, msgspec.Meta] = _abouts()
-"""What `TrainingConfig` says about each field besides its type: a description, and in `extra` unit, only, default,
-group, advanced."""
+"""What `TrainingConfig` says about each field besides its type: a description, and in `extra` unit, only, reading,
+default, group, advanced."""
 
 
 def check(
@@ -89,39 +94,52 @@ def check(
     models: Iterable[ModelRegistered],
     datasets: Iterable[DatasetRegistered],
     *,
+    folders: Iterable[StoredActivations] = (),
     devices: Sequence[str] | None = None,
     flops_per_second: float | None = None,
 ) -> Checked:
     """Everything that can be said about the configuration `raw` (plain data, by the field names of `TrainingConfig`).
 
-    `devices` are the names that this machine has (`cpu`, `cuda:0`; None: not known here) and `flops_per_second` the
-    speed that it reached, for an estimate of the time.
+    `folders` are the folders of activations that were looked at; `devices` are the names that this machine has (`cpu`,
+    `cuda:0`; None: not known here) and `flops_per_second` the speed that it reached, for an estimate of the time.
     """
     values, problems = convert_fields(raw, TrainingConfig, what="a configuration")
     unregistered: list[Problem] = []
-    model = _registered_model(values, models, problems, unregistered)
-    _check_datasets(values, datasets, problems, unregistered)
+    known: Known | None = None
+    if values.get("activations"):
+        known = find_folder(values["activations"], folders)
+        if known is None:
+            unregistered.append(Problem("activations", values["activations"]))
+    elif not any(problem.field == "activations" for problem in problems):
+        known = _registered_model(values, models, problems, unregistered)
+        _check_datasets(values, datasets, problems, unregistered)
     if not any(problem.field == "architecture_type" for problem in problems):
         problems += _applicability(values)
-    problems += _cross_field(values, model, devices)
+    problems += _cross_field(values, known, devices)
     config = msgspec.convert(values, TrainingConfig)
-    if model is not None and not _SPARSITY.intersection(problem.field for problem in problems):
-        config = resolve(config, model)
+    if known is not None and not _SPARSITY.intersection(problem.field for problem in problems):
+        config = resolve(config, known)
         problems += _resolved_problems(config)
     if problems:
         return Checked(problems=tuple(dict.fromkeys(problems)), unregistered=tuple(unregistered))
-    if model is None:
+    if known is None:
         return Checked(unregistered=tuple(unregistered), warnings=tuple(_warnings(config, None)))
     return Checked(
         config=None if unregistered else config,
-        warnings=tuple(_warnings(config, model)),
-        estimate=estimate(config, model, flops_per_second=flops_per_second),
+        warnings=tuple(_warnings(config, known)),
+        estimate=estimate(config, known, flops_per_second=flops_per_second),
         unregistered=tuple(unregistered),
     )
 
 
-def resolve(config: TrainingConfig, model: ModelRegistered) -> TrainingConfig:
-    """The configuration with every default filled in that depends on the model or on other fields.
+def width_of(known: Known) -> int:
+    """Dimensions of the activations that an SAE reads."""
+    return known.width if isinstance(known, StoredActivations) else known.hidden_dim
+
+
+def resolve(config: TrainingConfig, known: Known) -> TrainingConfig:
+    """The configuration with every default filled in that depends on the model, or the folder of activations, or on
+    other fields.
 
     `k` stands for `top_k_sparsity` afterwards. What only the trainer can know stays None: `grad_clip_norm`
     (measured activations), and `skip_rank` where the skip has full rank.
@@ -136,12 +154,16 @@ def resolve(config: TrainingConfig, model: ModelRegistered) -> TrainingConfig:
         return value
 
     architecture = config.architecture_type
-    width = model.hidden_dim
+    width = width_of(known)
     default("hidden_dim", width)
-    default("training_layers", (model.layers // 2,))
-    default("hook_types", ("mlp_in",) if architecture in _TRANSCODERS else ("resid_post",))
-    default("context_size", min(model.context_size, 1_024))
-    default("dataset_weights", (1.0,) * len(config.datasets))
+    if isinstance(known, StoredActivations):
+        # Not told which layer and hook, nobody knows them.
+        filled["activations"] = known.source
+    else:
+        default("training_layers", (known.layers // 2,))
+        default("hook_types", ("mlp_in",) if architecture in _TRANSCODERS else ("resid_post",))
+        default("context_size", min(known.context_size, 1_024))
+        default("dataset_weights", (1.0,) * len(config.datasets))
     default("normalize_decoder", architecture in _UNIT_ROWS)
     latents = default("latent_dim", 16 * width)
     kind: str = architecture
@@ -181,29 +203,37 @@ def default_learning_rate(latents: int, steps: int) -> float:
     return min(max(rate, 1e-6), 1e-2)
 
 
-def estimate(config: TrainingConfig, model: ModelRegistered, *, flops_per_second: float | None = None) -> Estimate:
+def estimate(config: TrainingConfig, known: Known, *, flops_per_second: float | None = None) -> Estimate:
     """What a resolved configuration will need, from sizes alone."""
     tokens = config.total_steps * config.batch_size
-    width, latents = model.hidden_dim, config.latent_dim or 0
-    saes = len(config.training_layers or ()) * len(config.hook_types or ())
+    width, latents = width_of(known), config.latent_dim or 0
+    saes = _number_of_saes(config)
     transcoder = config.architecture_type in _TRANSCODERS
-    weights = 2 * width * latents + latents + width + (width * width if config.architecture_type == "skip" else 0)
+    given = (known.target_width or width) if isinstance(known, StoredActivations) and transcoder else width
+    weights = (width + given) * latents + latents + given + (width * given if config.architecture_type == "skip" else 0)
     on_gpu = config.device.startswith("cuda")
-    element = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2 if on_gpu else 4}[config.model_dtype]
-    buffered = min(2**19, max(tokens // 4, config.batch_size)) * width * element * saes * (2 if transcoder else 1)
+    slots = min(2**19, max(tokens // 4, config.batch_size))
+    if isinstance(known, StoredActivations):
+        row = (width + (given if transcoder else 0)) * (4 if known.dtype == "float32" else 2)
+        affordable = max(BUFFER_BYTES, 2 * config.batch_size * row)
+        buffered, model = min(slots * row, affordable) if config.shuffle else 0, 0
+    else:
+        element = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2 if on_gpu else 4}[config.model_dtype]
+        buffered = slots * width * element * saes * (2 if transcoder else 1)
+        model = (known.parameters or 12 * known.layers * width * width) * element
     memory = {
         # fp32 master weights, gradients and Adam's two moments
         "weights": weights * saes * 4,
         "gradients": weights * saes * 4,
         "optimizer": weights * saes * 8,
         # pre-activations, their selection and the residual, of one SAE at a time
-        "step": 4 * config.batch_size * (2 * latents + 6 * width),
+        "step": 4 * config.batch_size * (2 * latents + 3 * (width + given)),
         "buffer": buffered,
-        "language_model": (model.parameters or 12 * model.layers * width * width) * element,
+        "language_model": model,
     }
     seconds = None
     if flops_per_second:
-        seconds = tokens * flops_per_token(config, model) / flops_per_second
+        seconds = tokens * flops_per_token(config, known) / flops_per_second
     return Estimate(
         tokens=tokens,
         parameters=weights * saes,
@@ -213,16 +243,22 @@ def estimate(config: TrainingConfig, model: ModelRegistered, *, flops_per_second
     )
 
 
-def flops_per_token(config: TrainingConfig, model: ModelRegistered) -> float:
-    """Floating-point operations that a token costs in a resolved configuration: the language model up to the highest
-    layer that is read, and forward and backward of every SAE (2nF(1 + 4k/F) where gradients live on the active set)."""
-    layers = config.training_layers or ()
-    share = (max(layers, default=0) + 1) / model.layers
-    language_model = 2 * (model.parameters or 12 * model.layers * model.hidden_dim**2) * share
-    latents, width = config.latent_dim or 0, model.hidden_dim
+def flops_per_token(config: TrainingConfig, known: Known) -> float:
+    """Floating-point operations that a token costs in a resolved configuration: the language model, where there is
+    one, up to the highest layer that is read, and forward and backward of every SAE (2nF(1 + 4k/F) where gradients live
+    on the active set)."""
+    language_model = 0.0
+    if isinstance(known, ModelRegistered):
+        share = (max(config.training_layers or (), default=0) + 1) / known.layers
+        language_model = 2 * (known.parameters or 12 * known.layers * known.hidden_dim**2) * share
+    latents, width = config.latent_dim or 0, width_of(known)
     active = config.k or (config.target_l0 or 0) * latents
     sae = 2 * width * latents * (1 + 4 * active / max(latents, 1))
-    return language_model + sae * len(layers) * len(config.hook_types or ())
+    return language_model + sae * _number_of_saes(config)
+
+
+def _number_of_saes(config: TrainingConfig) -> int:
+    return 1 if config.activations else len(config.training_layers or ()) * len(config.hook_types or ())
 
 
 def find_model(wanted: str, models: Iterable[ModelRegistered]) -> ModelRegistered | None:
@@ -292,8 +328,20 @@ def _check_datasets(
 
 
 def _applicability(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Fields that are set although the architecture, or the transcoder's activation, has no use for them."""
+    """Fields that are set although the source of activations, the architecture, or the transcoder's activation, has no
+    use for them."""
     architecture = values.get("architecture_type", "topk")
+    reading: Reading = "folder" if values.get("activations") else "text"
+    for field in msgspec.structs.fields(TrainingConfig):
+        where = (ABOUT[field.name].extra or {}).get("reading")
+        if where in (None, reading) or values.get(field.name) in (None, "", field.default):
+            continue
+        yield Problem(
+            field.name,
+            f"{field.name} does not apply to a folder of activations; leave it out, or leave activations out."
+            if reading == "folder"
+            else f"{field.name} applies to a folder of activations only; name one in activations, or leave it out.",
+        )
     if architecture not in BUILT:
         yield Problem(
             "architecture_type",
@@ -315,9 +363,7 @@ def _applicability(values: Mapping[str, Any]) -> Iterator[Problem]:
                 )
 
 
-def _cross_field(
-    values: Mapping[str, Any], model: ModelRegistered | None, devices: Sequence[str] | None
-) -> Iterator[Problem]:
+def _cross_field(values: Mapping[str, Any], known: Known | None, devices: Sequence[str] | None) -> Iterator[Problem]:
     architecture = values.get("architecture_type", "topk")
     if values.get("k") is not None and values.get("top_k_sparsity") is not None:
         message = "k and top_k_sparsity say the same thing twice; set one of them."
@@ -343,6 +389,8 @@ def _cross_field(
                 f"{architecture.capitalize()} predicts another hook's activation; choose a target different from the"
                 " source.",
             )
+    if values.get("cache"):
+        yield Problem("cache", "cache cannot be used by this version yet; leave it out.")
     steps = values.get("total_steps", TrainingConfig().total_steps)
     for field in ("warmup_steps", "decay_steps"):
         chosen = values.get(field)
@@ -356,8 +404,10 @@ def _cross_field(
     device = values.get("device", "auto")
     if devices is not None and device.startswith("cuda") and not _has_device(device, devices):
         yield Problem("device", f"device {device} is not on this machine; it has {', '.join(devices)}.")
-    if model is not None:
-        yield from _against_model(values, model)
+    if isinstance(known, StoredActivations):
+        yield from folder_problems(values, known)
+    elif known is not None:
+        yield from _against_model(values, known)
 
 
 def _has_device(device: str, devices: Sequence[str]) -> bool:
@@ -473,7 +523,7 @@ def _penalty_warnings(config: TrainingConfig) -> Iterator[Problem]:
         )
 
 
-def _warnings(config: TrainingConfig, model: ModelRegistered | None) -> Iterator[Problem]:
+def _warnings(config: TrainingConfig, known: Known | None) -> Iterator[Problem]:
     """Settings that are allowed and known to disappoint."""
     tokens = config.total_steps * config.batch_size
     if config.weight_decay > 0:
@@ -511,9 +561,11 @@ def _warnings(config: TrainingConfig, model: ModelRegistered | None) -> Iterator
             "hook_types",
             "resid_post of a layer is resid_pre of the next one: some SAEs will be trained on the same activations.",
         )
-    if model is None or config.latent_dim is None:
+    if isinstance(known, StoredActivations):
+        yield from folder_warnings(config, known)
+    if known is None or config.latent_dim is None:
         return
-    width, latents = model.hidden_dim, config.latent_dim
+    width, latents = width_of(known), config.latent_dim
     active = config.k if config.k is not None else (config.target_l0 or 0) * latents
     if active > width / 2:
         yield Problem(

@@ -168,7 +168,10 @@ def _described(
 ) -> dict[str, Any]:
     latents, width = tensors["W_dec"].shape
     mode: str = facts["normalisation"]["mode"]
-    layer, hook, family = facts["layer"], facts["hook"], spec.model.family
+    layer, hook = facts["layer"], facts["hook"]
+    # Of activations in a folder nobody may have said what they are of.
+    named = spec.stored is None or bool(config.get("training_layers") and config.get("hook_types"))
+    family = spec.model.family if spec.model is not None else ""
     described: dict[str, Any] = {
         "architecture": _LOADED_AS.get(kind, kind),
         "d_in": width,
@@ -180,15 +183,19 @@ def _described(
         "reshape_activations": "none",
         "metadata": {
             "sae_lens_version": SAE_LENS,
-            "model_name": spec.model.source,
-            "hook_name": f"blocks.{layer}.{TRANSFORMER_LENS[hook]}",
+            "model_name": spec.model.source if spec.model is not None else None,
+            "hook_name": f"blocks.{layer}.{TRANSFORMER_LENS[hook]}" if named else None,
             "hf_hook_name": place(family, layer, hook).hf_hook_name if family in FAMILIES else None,
             "hook_head_index": None,
             "context_size": config["context_size"],
-            "prepend_bos": True,
-            "exclude_special_tokens": True,
+            "prepend_bos": spec.stored is None,
+            "exclude_special_tokens": spec.stored is None,
             "seqpos_slice": [None],
-            "dataset_path": ", ".join(dataset.source for dataset in spec.datasets),
+            "dataset_path": (
+                spec.stored.source
+                if spec.stored is not None
+                else ", ".join(dataset.source for dataset in spec.datasets)
+            ),
             "training_architecture": kind,
             "sae_studio": {
                 "version": version("saestudio"),

@@ -45,8 +45,8 @@ _DEFAULTS: dict[str, Any] = msgspec.to_builtins(TrainingConfig())
 
 # Told by the fixed parts of the description, or by the name.
 _TOLD = {
-    "model", "datasets", "architecture_type", "hidden_dim", "latent_dim", "l1_alpha", "learning_rate", "batch_size",
-    "total_steps", "training_layers", "target_l0",
+    "model", "datasets", "activations", "architecture_type", "hidden_dim", "latent_dim", "l1_alpha", "learning_rate",
+    "batch_size", "total_steps", "training_layers", "target_l0",
 }  # fmt: skip
 
 _LABELS = {
@@ -80,17 +80,15 @@ _OF_THE_MODEL = {"context_size"}
 def template_name(config: Mapping[str, Any], taken: Collection[str] = ()) -> str:
     """`{Model}_{Dataset}_{Architecture}_{Layers}`, with ` (2)`, ` (3)`… where the name is in `taken`.
 
-    At most `MAX_NAME` characters; the model's part is cut first.
+    A folder of activations stands for model and data set. At most `MAX_NAME` characters; the first part is cut first.
     """
     config = _readable(config)
     datasets: list[str] = config.get("datasets") or []
+    folder: str = config.get("activations") or ""
     architecture: str = config.get("architecture_type") or _DEFAULTS["architecture_type"]
-    tail = "_".join(
-        part
-        for part in (_dataset_part(datasets), _ARCHITECTURES.get(architecture, architecture), _layers_part(config))
-        if part
-    )
-    model = _model_part(config.get("model") or "")
+    parts = ("" if folder else _dataset_part(datasets), _ARCHITECTURES.get(architecture, architecture))
+    tail = "_".join(part for part in (*parts, _layers_part(config)) if part)
+    model = (_last_part(folder) or "Activations") if folder else _model_part(config.get("model") or "")
     number = 1
     while True:
         suffix = "" if number == 1 else f" ({number})"
@@ -145,8 +143,12 @@ def _first_free(name: str, taken: Collection[str], longest: int, suffixes: Itera
     return next(found for suffix in suffixes if (found := name[: longest - len(suffix)].rstrip() + suffix) not in taken)
 
 
+def _last_part(place: str) -> str:
+    return place.strip().rstrip("/").rpartition("/")[2]
+
+
 def _model_part(model: str) -> str:
-    name = model.strip().rstrip("/").rpartition("/")[2]
+    name = _last_part(model)
     if not name:
         return "Model"
     while (shorter := _ENDING.sub("", name)) != name and shorter:
@@ -160,7 +162,7 @@ def _model_part(model: str) -> str:
 def _dataset_part(datasets: list[str]) -> str:
     if not datasets:
         return "Dataset"
-    name = datasets[0].strip().rstrip("/").rpartition("/")[2].replace("_", "-") or "Dataset"
+    name = _last_part(datasets[0]).replace("_", "-") or "Dataset"
     if len(name) > _DATASET_LENGTH:
         words = name.split("-")
         kept = words[0]

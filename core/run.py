@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from core.activations.stored import StoredActivations
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.control import TrainingCreated
 from events.disk import sync_folder
@@ -28,6 +29,8 @@ class RunSpecError(Exception):
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One training, as its process is told about it.
 
+    It reads a `model`'s activations on `datasets`, or those that are `stored` in a folder.
+
     `config` has every default filled in; `created` and `created_at` (µs since 1970) are the event that made it, so that
     a trainer without a server can introduce itself to one later. `resume` is True from the second start on.
     """
@@ -35,8 +38,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     config: TrainingConfig
-    model: ModelRegistered
-    datasets: tuple[DatasetRegistered, ...]
+    model: ModelRegistered | None = None
+    datasets: tuple[DatasetRegistered, ...] = ()
+    stored: StoredActivations | None = None
     data_dir: Path
     created_at: int
     created: TrainingCreated

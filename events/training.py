@@ -16,6 +16,8 @@ from .event import Event, Float32, Float64, UInt16, UInt32, UInt64
 Architecture = Literal["standard", "skip", "transcoder", "jumprelu", "topk", "batchtopk", "gated", "matryoshka"]
 HookType = Literal["resid_pre", "resid_post", "attn_out", "mlp_in", "mlp_out"]
 Activation = Literal["batchtopk", "relu", "jumprelu"]
+Reading = Literal["text", "folder"]
+"""Where activations come from: a language model that reads text, or a folder of files."""
 
 _TRANSCODERS = ("transcoder", "skip")
 _TOPK = ("topk", "batchtopk", "matryoshka", *_TRANSCODERS)
@@ -29,6 +31,7 @@ def about(
     *,
     unit: str | None = None,
     only: tuple[str, ...] | None = None,
+    reading: Reading | None = None,
     default: str | None = None,
     group: str = "training",
     advanced: bool = False,
@@ -36,11 +39,13 @@ def about(
     """A configuration field's description.
 
     `unit` names what the number counts, `only` the architectures that the field applies to (None: all of them),
-    `default` what is taken where the value is None, `group` and `advanced` where the form shows it.
+    `reading` the source of activations that it applies to (None: either), `default` what is taken where the value is
+    None, `group` and `advanced` where the form shows it.
     """
     extra: dict[str, Any] = {
         "unit": unit,
         "only": only,
+        "reading": reading,
         "default": default,
         "group": group,
         "advanced": advanced,
@@ -67,26 +72,61 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         str,
         about(
             "The language model whose activations are read: a catalogue id, a local folder or a hub id.",
+            reading="text",
             group="data",
         ),
     ] = ""
     datasets: Annotated[
         tuple[str, ...],
-        about("The text that the model reads: catalogue ids, local files or folders, or hub ids.", group="data"),
+        about(
+            "The text that the model reads: catalogue ids, local files or folders, or hub ids.",
+            reading="text",
+            group="data",
+        ),
     ] = ()
     dataset_weights: Annotated[
         tuple[_Positive, ...] | None,
         about(
             "Relative share of each data set, in their order.",
+            reading="text",
             default="equal shares",
             group="data",
             advanced=True,
         ),
     ] = None
+    activations: Annotated[
+        Annotated[str, Meta(max_length=4_096)] | None,
+        about(
+            "A folder of activations to train on in place of a model and text: .safetensors files with x (rows, n) and,"
+            " for transcoders, t (rows, m), in float32 or bfloat16. The last twentieth of the rows is held out.",
+            reading="folder",
+            group="data",
+        ),
+    ] = None
+    shuffle: Annotated[
+        bool,
+        about(
+            "Shuffle the folder's rows; off serves them in the order of the files.",
+            reading="folder",
+            group="data",
+            advanced=True,
+        ),
+    ] = True
+    cache: Annotated[
+        bool,
+        about(
+            "Keep the activations that the model gives on disk and read them from there when the same training, or"
+            " another on the same activations, asks again: the same bits without running the model.",
+            reading="text",
+            group="data",
+            advanced=True,
+        ),
+    ] = False
     training_layers: Annotated[
         tuple[_CountOrZero, ...] | None,
         about(
-            "The model's layers, counted from 0; one SAE is trained for each.",
+            "The model's layers, counted from 0; one SAE is trained for each. For a folder of activations: the one"
+            " layer that they are of, where it is known.",
             default="the middle layer",
             group="data",
         ),
@@ -94,7 +134,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     hook_types: Annotated[
         tuple[HookType, ...] | None,
         about(
-            "Where in a layer activations are read; one SAE is trained for each layer and hook.",
+            "Where in a layer activations are read; one SAE is trained for each layer and hook. For a folder of"
+            " activations: the one hook that they are of, where it is known.",
             default="resid_post; mlp_in for transcoder and skip",
             group="data",
         ),
@@ -108,6 +149,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         about(
             "How many layers above the source the predicted hook lies.",
             unit="layers",
+            reading="text",
             only=_TRANSCODERS,
             default="0",
             group="data",
@@ -119,6 +161,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         about(
             "Length of the rows of text that the model reads.",
             unit="tokens",
+            reading="text",
             default="the model's own, at most 1,024",
             group="data",
             advanced=True,
@@ -320,6 +363,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Literal["auto", "float32", "bfloat16", "float16"],
         about(
             "Type that the language model runs in; auto is bfloat16 on a GPU and float32 elsewhere.",
+            reading="text",
             group="run",
             advanced=True,
         ),

@@ -171,7 +171,7 @@ def list_(
     for word in words(q):
         conditions.append(
             "contains(lower(concat_ws(' ', name, description, config->>'model', config->>'datasets',"
-            " config->>'architecture_type')), ?)"
+            " config->>'activations', config->>'architecture_type')), ?)"
         )
         parameters.append(word)
     where = " AND ".join(conditions)

@@ -380,7 +380,7 @@ def _configured(config: TrainingConfig | None) -> Mapping[str, Any]:
         return {}
     return {
         "config": msgspec.json.encode(config).decode(),
-        "model": config.model,
+        "model": config.model or config.activations or "",
         "datasets": config.datasets,
         "architecture": config.architecture_type,
         "total_steps": config.total_steps,

@@ -8,7 +8,6 @@ number, and restoring finds out which tokens of the text lie in the buffer and r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,8 @@ import torch
 from torch import Tensor
 
 from .hooks import Pair
-from .models import LanguageModel
-from .reading import ActivationReader, no_progress
-from .tokens import Progress, TokenRows
+from .reading import Passes, no_progress
+from .tokens import Progress
 
 LARGEST = 1 << 19
 
@@ -35,36 +33,33 @@ def buffer_capacity(total_tokens: int, batch_size: int) -> int:
 
 
 class ActivationBuffer:
-    """Serves the kept tokens of `rows` as shuffled batches of raw activations at all of `pairs`.
+    """Serves the tokens of `reader` as shuffled batches of raw activations at all its pairs.
 
-    `total_tokens`, a multiple of `batch_size`, is all that will ever be served: the first that many tokens of `rows`,
-    each exactly once. Batches come in the model's type, on its device. Model and text are read as batches are
-    served, about as many tokens as are taken out, after a first filling.
+    `total_tokens`, a multiple of `batch_size`, is all that will ever be served: the first that many tokens of `reader`,
+    each exactly once. Batches come in its type, on its device. It is read as batches are served, about as many tokens
+    as are taken out, after a first filling.
     """
 
     def __init__(
         self,
-        lm: LanguageModel,
-        rows: TokenRows,
-        pairs: Sequence[Pair],
+        reader: Passes,
         *,
         batch_size: int,
         total_tokens: int,
         data_seed: int,
         capacity: int | None = None,
-        rows_per_pass: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         if total_tokens < batch_size or total_tokens % batch_size:
             raise ValueError(f"The total of {total_tokens} tokens is not a whole number of batches of {batch_size}.")
-        self._reader = ActivationReader(lm, rows, pairs, rows_per_pass)
+        self._reader = reader
         self._batch, self._total, self._seed = batch_size, total_tokens, data_seed
         self._capacity = capacity or buffer_capacity(total_tokens, batch_size)
         self._half = max(self._capacity // (2 * batch_size), 1) * batch_size
         self._report = progress or no_progress
-        width, device = lm.facts.hidden_dim, lm.device
         self._store = {
-            pair: torch.zeros(self._capacity, width, dtype=lm.dtype, device=device) for pair in self._reader.pairs
+            pair: torch.zeros(self._capacity, reader.width(pair), dtype=reader.dtype, device=reader.device)
+            for pair in reader.pairs
         }
         self._held = np.full(self._capacity, _EMPTY, dtype=np.int64)  # which token of the text a slot holds
         self._served = 0
@@ -86,7 +81,7 @@ class ActivationBuffer:
     @property
     def epoch(self) -> int:
         """How often the text had been read in full when the newest token in the buffer was read."""
-        return self._reader.rows.epoch(self._passes[-1][1] * self._reader.rows_per_pass)
+        return self._reader.epoch(self._passes[-1][1])
 
     def next_batch(self) -> dict[Pair, Tensor]:
         """The next batch: raw activations (batch_size, n) for each pair, row i of all of them the same token.
@@ -129,8 +124,7 @@ class ActivationBuffer:
                     f"The training cannot be resumed: its {name.replace('_', ' ')} was {state.get(name)} "
                     f"and is {value} now."
                 )
-        reader = self._reader
-        self._reader = ActivationReader(reader.lm, reader.rows, reader.pairs, int(state["rows_per_pass"]))
+        self._reader = self._reader.resized(int(state["rows_per_pass"]))
         self._served = int(state["tokens_served"])
         self._fetched = min(self._total, self._capacity + self._served)
         self._held = self._held_after(self._served)
@@ -155,11 +149,8 @@ class ActivationBuffer:
         self._begin_round(self._round_of(self._served))
 
     def _settings(self) -> dict[str, Any]:
-        facts = self._reader.lm.facts
         return {
-            "data": self._reader.rows.fingerprint,
-            "model": [facts.family, facts.layers, facts.hidden_dim, facts.parameters, facts.revision],
-            "hooks": [f"{layer}.{hook}" for layer, hook in self._reader.pairs],
+            **self._reader.identity(),
             "batch_size": self._batch,
             "total_tokens": self._total,
             "data_seed": self._seed,
@@ -244,7 +235,7 @@ class ActivationBuffer:
 
     def _index(self, numbers: np.ndarray) -> Tensor:
         index = torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.int64))
-        device = self._reader.lm.device
+        device = self._reader.device
         return index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index.to(device)
 
 

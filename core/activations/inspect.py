@@ -1,4 +1,5 @@
-"""What a model or data set is, as one JSON object: `python -m core.activations.inspect model|dataset SOURCE`.
+"""What a model, a data set or a folder of activations is, as one JSON object:
+`python -m core.activations.inspect model|dataset|activations SOURCE`.
 
 Run in a child process by server and command line, which thus never import a machine learning library. The object goes
 to stdout: the facts, or {"error": "one sentence"} with exit code 1. Lines of progress go to stderr.
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from events.catalog import DatasetRegistered
+
+from .stored import ActivationsError
 
 if TYPE_CHECKING:
     from .corpora import Corpus
@@ -84,11 +87,21 @@ def inspect_dataset(
     }
 
 
+def inspect_activations(source: str) -> dict[str, Any]:
+    """The facts of a folder of activations, read from its files' headers and samples; raises ActivationsError."""
+    from .stored import open_folder
+
+    _progress(f"reading the headers of the files in {source}")
+    return msgspec.to_builtins(open_folder(Path(source)).facts)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m core.activations.inspect", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     model = kinds.add_parser("model", help="a folder or hub id of a causal language model")
     dataset = kinds.add_parser("dataset", help="a file, folder or hub id of text")
+    activations = kinds.add_parser("activations", help="a folder of .safetensors files with activations")
+    activations.add_argument("source")
     for kind in (model, dataset):
         kind.add_argument("source")
         kind.add_argument("--revision", help="branch, tag or commit on the hub")
@@ -97,7 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
     dataset.add_argument("--split", help="split of a hub data set (default: train)")
     dataset.add_argument("--text-column", help="column that holds the text (default: found by itself)")
     options = vars(parser.parse_args(arguments))
-    inspect = {"model": inspect_model, "dataset": inspect_dataset}[options.pop("kind")]
+    kinds_of = {"model": inspect_model, "dataset": inspect_dataset, "activations": inspect_activations}
+    inspect = kinds_of[options.pop("kind")]
     code = 0
     # What libraries print belongs to the progress: stdout carries one JSON object and nothing else.
     with contextlib.redirect_stdout(sys.stderr):
@@ -138,6 +152,8 @@ def _lines(path: Path) -> int:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, ActivationsError):
+        return str(error)
     from .corpora import CorpusError
     from .models import ModelError
     from .sources import SourceError

@@ -1,9 +1,11 @@
-"""Activations of a corpus, read in passes: the model's forward pass over a fixed number of rows."""
+"""Activations, read in passes: of a corpus, by the model's forward pass over a fixed number of rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from .hooks import Pair, capture
@@ -12,6 +14,47 @@ from .tokens import TokenRows
 
 _TOKENS_PER_PASS = {"cuda": 1 << 14}
 _TOKENS_PER_PASS_ELSEWHERE = 1 << 12
+
+
+class Passes(Protocol):
+    """Activations at `pairs` in an order that is always the same, without end, pass by pass of `rows_per_pass` rows."""
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]: ...
+    @property
+    def rows_per_pass(self) -> int: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def tokens(self) -> int | None:
+        """How many different ones there are; None where that is not known."""
+        ...
+
+    def width(self, pair: Pair, /) -> int:
+        """n at `pair`."""
+        ...
+
+    def count(self, number: int, /) -> int:
+        """How many tokens pass `number` has, without reading it."""
+        ...
+
+    def read(self, number: int, /) -> dict[Pair, Tensor]:
+        """Activations (tokens, n) of pass `number`, in `dtype` on `device`: the same bits every time."""
+        ...
+
+    def epoch(self, number: int, /) -> int:
+        """How often all had been read in full before pass `number`."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What has to be the same for passes to be the same, as JSON holds it, by words for people."""
+        ...
+
+    def resized(self, rows_per_pass: int, /) -> Self:
+        """The same activations in passes of another size."""
+        ...
 
 
 class ActivationReader:
@@ -27,6 +70,35 @@ class ActivationReader:
         self.lm, self.rows, self.pairs = lm, rows, tuple(dict.fromkeys(pairs))
         most = _TOKENS_PER_PASS.get(lm.device.type, _TOKENS_PER_PASS_ELSEWHERE)
         self.rows_per_pass = rows_per_pass or max(1, most // rows.context_size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.lm.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm.device
+
+    @property
+    def tokens(self) -> int | None:
+        return None
+
+    def width(self, pair: Pair) -> int:
+        return self.lm.facts.hidden_dim
+
+    def epoch(self, number: int) -> int:
+        return self.rows.epoch(number * self.rows_per_pass)
+
+    def identity(self) -> dict[str, Any]:
+        facts = self.lm.facts
+        return {
+            "data": self.rows.fingerprint,
+            "model": [facts.family, facts.layers, facts.hidden_dim, facts.parameters, facts.revision],
+            "hooks": [f"{layer}.{hook}" for layer, hook in self.pairs],
+        }
+
+    def resized(self, rows_per_pass: int) -> ActivationReader:
+        return ActivationReader(self.lm, self.rows, self.pairs, rows_per_pass)
 
     def count(self, number: int) -> int:
         """How many tokens are kept of pass `number`; needs no forward pass."""

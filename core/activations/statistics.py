@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .hooks import Pair
-from .models import LanguageModel
-from .reading import ActivationReader, no_progress
-from .tokens import Progress, TokenRows
+from .reading import Passes, no_progress
+from .tokens import Progress
 
 SAMPLE_TOKENS = 32_768
 
@@ -21,7 +19,7 @@ SAMPLE_TOKENS = 32_768
 class HookStatistics:
     """Of the activations x (raw, n dimensions) at one hook, over `tokens` kept tokens.
 
-    `mean` is E x (n) and `sample` the first of these tokens (S, n), both float32 on the model's device.
+    `mean` is E x (n) and `sample` the first of these tokens (S, n), both float32 on the device that they came on.
     """
 
     tokens: int
@@ -49,21 +47,19 @@ def statistics_tokens(total_tokens: int) -> int:
 
 
 def measure(
-    lm: LanguageModel,
-    rows: TokenRows,
-    pairs: Sequence[Pair],
+    reader: Passes,
     *,
     total_tokens: int,
     sample: int = SAMPLE_TOKENS,
     progress: Progress | None = None,
 ) -> dict[Pair, HookStatistics]:
-    """Measure all of `pairs` in one reading of the first rows, in float64; the same every time.
+    """Measure all pairs of `reader` in one reading of its first passes, in float64; the same every time.
 
     Raises ValueError where the activations of a hook are not finite or do not vary.
     """
     wanted = statistics_tokens(total_tokens)
+    wanted = wanted if reader.tokens is None else min(wanted, reader.tokens)
     report = progress or no_progress
-    reader = ActivationReader(lm, rows, pairs)
     sums = {pair: _Sums(sample) for pair in reader.pairs}
     done = number = 0
     while done < wanted:
@@ -105,9 +101,9 @@ class _Sums:
         variance = float(squares - total.square().sum())
         name = f"layer {pair[0]}, {pair[1]}"
         if not math.isfinite(variance) or not math.isfinite(float(norms)):
-            raise ValueError(f"The model's activations at {name} are not finite numbers.")
+            raise ValueError(f"The activations at {name} are not finite numbers.")
         if variance <= 1e-12 * float(squares):
-            raise ValueError(f"The model's activations at {name} are the same for every token.")
+            raise ValueError(f"The activations at {name} are the same for every token.")
         return HookStatistics(
             tokens=self._tokens,
             mean=total.float().clone(),

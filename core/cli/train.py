@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import tomllib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from core import run as runs
+from core.activations.stored import StoredActivations
 from core.api import Api, ServerUnreachable
 from core.catalogue import (
     BUILTIN_DATASETS,
     BUILTIN_MODELS,
     InspectionFailed,
+    inspect_activations,
     inspect_model,
     resolve_dataset,
     resolve_model,
@@ -32,6 +35,8 @@ from events.spool import hold
 from . import headless, output
 from .client import command, data_dir, failures, find_server, prepared, run_folder
 from .failure import Failure
+
+T = TypeVar("T")
 
 INVALID = 2
 INTERRUPTED = 130
@@ -54,7 +59,7 @@ def train(options: argparse.Namespace) -> int:
     raw, name, problems = _configuration(options)
     address = find_server(options)
     models, datasets = _catalogue(address)
-    checked, models, datasets = _checked(raw, models, datasets, quiet=options.json)
+    checked, known = _checked(raw, models, datasets, quiet=options.json)
     problems += [problem.message for problem in checked.problems]
     config = checked.config
     if problems or config is None:
@@ -65,9 +70,7 @@ def train(options: argparse.Namespace) -> int:
         )
     for warning in checked.warnings:
         output.err().print(f"[yellow]Warning:[/] {output.escape(warning.message)}")
-    model = find_model(config.model, models)
-    assert model is not None
-    chosen = tuple(found for one in config.datasets if (found := find_dataset(one, datasets)) is not None)
+    chosen = tuple(found for one in config.datasets if (found := find_dataset(one, known.datasets)) is not None)
     settings = prepared(Settings(data_dir=data_dir(options)))
     name = name or template_name(raw)
     created = TrainingCreated(name=name, config=config, launcher="external")
@@ -75,8 +78,9 @@ def train(options: argparse.Namespace) -> int:
         id=new_id(),
         name=name,
         config=config,
-        model=model,
+        model=None if config.activations else find_model(config.model, known.models),
         datasets=chosen,
+        stored=known.stored,
         data_dir=settings.data_dir,
         created_at=now_us(),
         created=created,
@@ -207,33 +211,49 @@ def _converted(row: dict[str, Any], kind: type[Any]) -> Any:
     return msgspec.convert({**row, "type": kind.__name__}, kind)
 
 
+class _Known(NamedTuple):
+    """What a configuration may name."""
+
+    models: list[ModelRegistered]
+    datasets: list[DatasetRegistered]
+    stored: StoredActivations | None = None
+
+
 def _checked(
     raw: dict[str, Any], models: list[ModelRegistered], datasets: list[DatasetRegistered], *, quiet: bool
-) -> tuple[Checked, list[ModelRegistered], list[DatasetRegistered]]:
-    """The check of a configuration once everything that it names has been looked at."""
+) -> tuple[Checked, _Known]:
+    """The check of a configuration once everything that it names has been looked at, and what is known by then."""
     checked = check(raw, models, datasets)
     if not checked.unregistered:
-        return checked, models, datasets
-    failed = []
+        return checked, _Known(models, datasets)
+    failed, folder = [], None
     for reference in checked.unregistered:
         try:
-            if reference.field == "model":
+            if reference.field == "activations":
+                folder = _looked_at(reference.message, inspect_activations, quiet=quiet)
+            elif reference.field == "model":
                 models = [*models, _model(reference.message, models, quiet=quiet)]
             else:
                 known = resolve_dataset(reference.message, datasets)
                 datasets = [*datasets, msgspec.structs.replace(known, dataset_id=reference.message)]
         except InspectionFailed as error:
             failed.append(msgspec.structs.replace(reference, message=f"{reference.field}: {error}"))
-    checked = check(raw, models, datasets)
-    return msgspec.structs.replace(checked, problems=(*failed, *checked.problems)), models, datasets
+    checked = check(raw, models, datasets, folders=[folder] if folder is not None else [])
+    checked = msgspec.structs.replace(checked, problems=(*failed, *checked.problems))
+    return checked, _Known(models, datasets, folder)
 
 
 def _model(reference: str, models: list[ModelRegistered], *, quiet: bool) -> ModelRegistered:
     """What is known of a model, or what a look at it tells, under the name that the configuration gives it."""
     known = resolve_model(reference, models)
     if known is None:
-        if quiet:
-            return inspect_model(reference)
-        with output.err().status(f"Looking at {output.escape(reference)}") as status:
-            return inspect_model(reference, on_progress=lambda text: status.update(output.escape(text)))
+        return _looked_at(reference, inspect_model, quiet=quiet)
     return msgspec.structs.replace(known, model_id=reference)
+
+
+def _looked_at(reference: str, inspect: Callable[..., T], *, quiet: bool) -> T:
+    """What a look at it tells, with a word on the terminal meanwhile. Raises `InspectionFailed`."""
+    if quiet:
+        return inspect(reference)
+    with output.err().status(f"Looking at {output.escape(reference)}") as status:
+        return inspect(reference, on_progress=lambda text: status.update(output.escape(text)))

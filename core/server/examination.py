@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from duckdb import DuckDBPyConnection
 
+from core.activations.stored import StoredActivations
 from core.catalogue import InspectionFailed
 from core.commands import RegisterDataset, RegisterModel
 from core.config_rules import Checked, Estimate, check, find_dataset, find_model, flops_per_token
@@ -20,13 +21,15 @@ from projections import catalog, trainings
 from .devices import names_to_check
 from .studio import Studio
 
+Found = ModelRegistered | DatasetRegistered | StoredActivations
+
 CATALOG = "catalog"
 """The stream of models and data sets."""
 
 
 class Examination(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found. `model` and `datasets` are those that the configuration names; `new` are those of them that the
-    catalogue does not hold yet."""
+    """What was found. `model` and `datasets`, or `stored`, are those that the configuration names; `new` are those
+    models and data sets that the catalogue does not hold yet."""
 
     config: TrainingConfig | None
     problems: tuple[Problem, ...]
@@ -34,6 +37,7 @@ class Examination(msgspec.Struct, frozen=True, kw_only=True):
     estimate: Estimate | None
     model: ModelRegistered | None = None
     datasets: tuple[DatasetRegistered, ...] = ()
+    stored: StoredActivations | None = None
     new: tuple[ModelRegistered | DatasetRegistered, ...] = ()
 
 
@@ -42,18 +46,19 @@ async def examine(studio: Studio, raw: Mapping[str, Any]) -> Examination:
     (models, datasets), speed = await studio.query(lambda con: (_catalogue(con), _speed(con)))
     devices = names_to_check(studio.devices)
 
-    def checked(more: Sequence[ModelRegistered | DatasetRegistered]) -> Checked:
+    def checked(more: Sequence[Found]) -> Checked:
         return check(
             raw,
             [*models, *(one for one in more if isinstance(one, ModelRegistered))],
             [*datasets, *(one for one in more if isinstance(one, DatasetRegistered))],
+            folders=[one for one in more if isinstance(one, StoredActivations)],
             devices=devices,
             flops_per_second=speed,
         )
 
     outcome = await asyncio.to_thread(checked, ())
     failed: list[Problem] = []
-    new: list[ModelRegistered | DatasetRegistered] = []
+    found: list[Found] = []
     if outcome.unregistered:
         inspected = await asyncio.gather(
             *(_inspect(studio, one) for one in outcome.unregistered), return_exceptions=True
@@ -64,21 +69,24 @@ async def examine(studio: Studio, raw: Mapping[str, Any]) -> Examination:
             elif isinstance(result, BaseException):
                 raise result
             else:
-                new.append(result)
-        outcome = await asyncio.to_thread(checked, new)
+                found.append(result)
+        outcome = await asyncio.to_thread(checked, found)
     config = None if failed else outcome.config
     return Examination(
         config=config,
         problems=(*outcome.problems, *failed),
         warnings=outcome.warnings,
         estimate=outcome.estimate,
-        model=_named_model(config, models, new),
-        datasets=_named_datasets(config, datasets, new),
-        new=tuple(new),
+        model=_named_model(config, models, found),
+        datasets=_named_datasets(config, datasets, found),
+        stored=next((one for one in found if isinstance(one, StoredActivations)), None),
+        new=tuple(one for one in found if not isinstance(one, StoredActivations)),
     )
 
 
-async def _inspect(studio: Studio, wanted: Problem) -> ModelRegistered | DatasetRegistered:
+async def _inspect(studio: Studio, wanted: Problem) -> Found:
+    if wanted.field == "activations":
+        return await studio.inspections.activations(wanted.message)
     if wanted.field == "model":
         return await studio.inspections.model(RegisterModel(source=wanted.message))
     return await studio.inspections.dataset(RegisterDataset(source=wanted.message))
@@ -91,7 +99,7 @@ def _catalogue(con: DuckDBPyConnection) -> tuple[list[ModelRegistered], list[Dat
 def _named_model(
     config: TrainingConfig | None, models: Sequence[ModelRegistered], new: Sequence[object]
 ) -> ModelRegistered | None:
-    if config is None:
+    if config is None or config.activations:
         return None
     return find_model(config.model, [*models, *(one for one in new if isinstance(one, ModelRegistered))])
 

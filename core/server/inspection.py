@@ -1,4 +1,4 @@
-"""Looking at models and data sets that the catalogue does not hold, in child processes, with a short memory."""
+"""Looking at models, data sets and folders that the catalogue does not hold, in child processes, with a memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from core.activations.sources import SourceError, local_path, require_hub_id
-from core.catalogue import InspectionFailed, inspect_dataset, inspect_model
+from core.activations.stored import StoredActivations
+from core.catalogue import InspectionFailed, inspect_activations, inspect_dataset, inspect_model
 from core.commands import RegisterDataset, RegisterModel
 from events.catalog import DatasetRegistered, ModelRegistered
 
@@ -27,7 +28,7 @@ class Inspections:
     """Asks each question once for all who wait for the answer, and knows the answer for some minutes."""
 
     def __init__(self) -> None:
-        self._answers: dict[RegisterModel | RegisterDataset, tuple[float, asyncio.Future[Any]]] = {}
+        self._answers: dict[RegisterModel | RegisterDataset | str, tuple[float, asyncio.Future[Any]]] = {}
         self._few = asyncio.Semaphore(_AT_ONCE)
 
     async def model(self, wanted: RegisterModel) -> ModelRegistered:
@@ -57,7 +58,11 @@ class Inspections:
 
         return await self._ask(wanted, look)
 
-    async def _ask(self, wanted: RegisterModel | RegisterDataset, look: Callable[[], T]) -> T:
+    async def activations(self, folder: str) -> StoredActivations:
+        """What the folder of activations holds. Raises `InspectionFailed` with one sentence."""
+        return await self._ask(folder, lambda: inspect_activations(folder, timeout=SECONDS))
+
+    async def _ask(self, wanted: RegisterModel | RegisterDataset | str, look: Callable[[], T]) -> T:
         now = time.monotonic()
         for question, (until, answer) in list(self._answers.items()):
             failed = answer.done() and answer.exception() is not None

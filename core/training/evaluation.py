@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 from core.sae.autoencoder import Code
 from events.training import EvaluationMade
 
-from .student import Student
+from .student import Pair, Student
 
 if TYPE_CHECKING:
     from core.activations.models import LanguageModel
@@ -114,13 +115,15 @@ class Losses(NamedTuple):
     kl: float
 
 
-class Evaluation:
-    """Evaluates the SAEs of a training on one set of held-out rows."""
+class Evaluating(ABC):
+    """Evaluates the SAEs of a training on activations that it never reads."""
 
-    def __init__(self, lm: LanguageModel, rows: HeldOut, students: Sequence[Student]) -> None:
-        self._lm = lm
-        self._rows = rows
+    caveats: ClassVar[tuple[str, ...]] = ()
+    """What every verdict has to say besides."""
+
+    def __init__(self, students: Sequence[Student], device: torch.device) -> None:
         self._students = tuple(students)
+        self._device = device
 
     @torch.no_grad()
     def run(self, step: int, limits: Budget, interrupted: Callable[[], bool] = lambda: False) -> list[EvaluationMade]:
@@ -139,26 +142,87 @@ class Evaluation:
         ]
 
     def _reconstruct(self, limit: int, deadline: float, interrupted: Callable[[], bool]) -> tuple[list[_Sums], int]:
-        from core.activations.hooks import capture
-
-        lm, students = self._lm, self._students
-        sums = [_Sums.zero(student.width, student.sae.latents, lm.device) for student in students]
-        context = self._rows.context_size
-        available = self._rows.available(math.ceil(limit / context))
-        chunk = max(1, _CHUNK_TOKENS // context)
+        students = self._students
+        sums = [_Sums.zero(student.width, student.sae.latents, self._device) for student in students]
         tokens = 0
-        for start in range(0, available, chunk):
-            rows = self._rows.rows(start, min(chunk, available - start))
-            kept = self._rows.kept(rows).flatten().to(lm.device)
-            activations = capture(lm, rows.to(lm.device), [student.pair for student in students])
+        for activations in self._batches(limit):
             for student, each in zip(students, sums, strict=True):
-                raw = activations[student.pair].flatten(0, 1)[kept].to(torch.float32)
+                raw = activations[student.pair]
                 output, code = student.reconstruct(raw)
                 each.add(raw, output, code)
-            tokens += int(kept.sum())
+            tokens += len(activations[students[0].pair])
             if time.monotonic() > deadline or interrupted():
                 break
         return sums, tokens
+
+    @abstractmethod
+    def _batches(self, limit: int) -> Iterator[Mapping[Pair, Tensor]]:
+        """About `limit` held-out activations, (B, n) by pair, raw and in float32, always the same."""
+
+    def _language_model(
+        self, limit: int, deadline: float, means: list[Tensor], interrupted: Callable[[], bool]
+    ) -> list[Losses]:
+        """What the language model makes of each SAE in place of its hook; nothing where there is no such model."""
+        return []
+
+    def _event(
+        self, step: int, index: int, student: Student, sums: _Sums, tokens: int, losses: Losses | None
+    ) -> EvaluationMade:
+        sae = student.sae
+        variation = float(sums.target_square - sums.target.square().sum() / tokens)
+        fvu = _finite(float(sums.error) / variation) if variation > 0 else None
+        l0 = float(sums.fired.sum()) / tokens
+        product = float(sums.product)
+        density = sums.fired.double() / tokens
+        recovered = None
+        if losses is not None and losses.zero > losses.clean:
+            recovered = _finite((losses.zero - losses.spliced) / (losses.zero - losses.clean))
+        dead = int(sae.firing.count_dead())
+        judgement, reasons = verdict(
+            recovered=recovered, dead_share=dead / sae.latents, l0=l0, wanted_l0=sae.wanted_l0, fvu=fvu
+        )
+        return EvaluationMade(
+            step=step,
+            sae=index,
+            tokens=tokens,
+            fvu=fvu,
+            l0=l0,
+            dead_latents=dead,
+            dense_latents=int((density > DENSE).sum()),
+            duplicate_latents=duplicates(sae.W_dec.detach()),
+            ce_clean=losses.clean if losses else None,
+            ce_spliced=losses.spliced if losses else None,
+            ce_ablated_zero=losses.zero if losses else None,
+            ce_ablated_mean=losses.mean if losses else None,
+            kl_spliced=losses.kl if losses else None,
+            loss_recovered=recovered,
+            shrinkage=float(sums.output_square) / product if product > 0 else None,
+            density_histogram=histogram(density),
+            verdict=judgement,
+            reasons=(*reasons, *self.caveats),
+        )
+
+
+class Evaluation(Evaluating):
+    """Evaluates on held-out rows of text, which the language model reads."""
+
+    def __init__(self, lm: LanguageModel, rows: HeldOut, students: Sequence[Student]) -> None:
+        super().__init__(students, lm.device)
+        self._lm = lm
+        self._rows = rows
+
+    def _batches(self, limit: int) -> Iterator[Mapping[Pair, Tensor]]:
+        from core.activations.hooks import capture
+
+        lm, pairs = self._lm, [student.pair for student in self._students]
+        context = self._rows.context_size
+        available = self._rows.available(math.ceil(limit / context))
+        chunk = max(1, _CHUNK_TOKENS // context)
+        for start in range(0, available, chunk):
+            rows = self._rows.rows(start, min(chunk, available - start))
+            kept = self._rows.kept(rows).flatten().to(lm.device)
+            captured = capture(lm, rows.to(lm.device), pairs)
+            yield {pair: values.flatten(0, 1)[kept].to(torch.float32) for pair, values in captured.items()}
 
     def _language_model(
         self, limit: int, deadline: float, means: list[Tensor], interrupted: Callable[[], bool]
@@ -198,43 +262,6 @@ class Evaluation:
             if time.monotonic() > deadline or interrupted():
                 break
         return [Losses(*row) for row in (totals / predictions).tolist()] if predictions else []
-
-    def _event(
-        self, step: int, index: int, student: Student, sums: _Sums, tokens: int, losses: Losses | None
-    ) -> EvaluationMade:
-        sae = student.sae
-        variation = float(sums.target_square - sums.target.square().sum() / tokens)
-        fvu = _finite(float(sums.error) / variation) if variation > 0 else None
-        l0 = float(sums.fired.sum()) / tokens
-        product = float(sums.product)
-        density = sums.fired.double() / tokens
-        recovered = None
-        if losses is not None and losses.zero > losses.clean:
-            recovered = _finite((losses.zero - losses.spliced) / (losses.zero - losses.clean))
-        dead = int(sae.firing.count_dead())
-        judgement, reasons = verdict(
-            recovered=recovered, dead_share=dead / sae.latents, l0=l0, wanted_l0=sae.wanted_l0, fvu=fvu
-        )
-        return EvaluationMade(
-            step=step,
-            sae=index,
-            tokens=tokens,
-            fvu=fvu,
-            l0=l0,
-            dead_latents=dead,
-            dense_latents=int((density > DENSE).sum()),
-            duplicate_latents=duplicates(sae.W_dec.detach()),
-            ce_clean=losses.clean if losses else None,
-            ce_spliced=losses.spliced if losses else None,
-            ce_ablated_zero=losses.zero if losses else None,
-            ce_ablated_mean=losses.mean if losses else None,
-            kl_spliced=losses.kl if losses else None,
-            loss_recovered=recovered,
-            shrinkage=float(sums.output_square) / product if product > 0 else None,
-            density_histogram=histogram(density),
-            verdict=judgement,
-            reasons=reasons,
-        )
 
 
 def histogram(density: Tensor) -> tuple[int, ...]:

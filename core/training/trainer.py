@@ -7,7 +7,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -34,8 +34,8 @@ from events.training import (
 from . import devices
 from .checkpoint import Checkpoints, Saved, Snapshot
 from .control import Wishes
-from .evaluation import Evaluation, budget
-from .loop import Loop, students_of
+from .evaluation import Evaluating, Evaluation, budget
+from .loop import Loop, Source, students_of
 from .narration import Narration, mean
 from .reporting import Progress, Troubles, include_libraries
 from .student import Pair, Student
@@ -81,7 +81,10 @@ class Trainer:
     """The last step that was taken; None before the first."""
 
     def __post_init__(self) -> None:
-        self.config = resolve(self.spec.config, self.spec.model)
+        known = self.spec.stored or self.spec.model
+        if known is None:
+            raise NothingToTrain("The run's specification names neither a model nor a folder of activations.")
+        self.config = resolve(self.spec.config, known)
         self._told = ("", 0.0)
         self._preparing = True
 
@@ -127,16 +130,24 @@ class Trainer:
         if self._preparing and self.wishes.leave:
             raise _Leave
 
-    def _prepare(self, device: torch.device, snapshot: Snapshot | None) -> tuple[Loop, Evaluation, str]:
+    def _prepare(self, device: torch.device, snapshot: Snapshot | None) -> tuple[Loop, Evaluating, str]:
+        spec = self.spec
+        if spec.stored is not None:
+            from .stored import prepare
+
+            prepared = prepare(spec.stored, self.config, device, snapshot, self._phase)
+            return self._loop(prepared.source, prepared.students, device, snapshot), *prepared.judged
         # Imported here: transformers takes seconds, which a trainer that cannot run need not wait for.
         from core.activations.buffer import ActivationBuffer
         from core.activations.models import load_model
+        from core.activations.reading import ActivationReader
         from core.activations.statistics import measure
         from core.activations.tokens import TokenRows, open_rows
         from core.sae.normalisation import normalisation
 
         include_libraries()
-        spec, config = self.spec, self.config
+        config = self.config
+        assert spec.model is not None
         pairs = _pairs(config)
         log.info("Loading the model %s on %s.", spec.model.title or spec.model.model_id, device)
         lm = load_model(spec.model.source, revision=spec.model.revision, dtype=config.model_dtype, device=device)
@@ -155,9 +166,10 @@ class Trainer:
             )
 
         train = rows("train")
+        reader = ActivationReader(lm, train, pairs)
         total = config.total_steps * config.batch_size
         if snapshot is None:
-            found = measure(lm, train, pairs, total_tokens=total, progress=self._phase)
+            found = measure(reader, total_tokens=total, progress=self._phase)
             students: list[Student] = []
             for pair in pairs:
                 facts = found[pair]
@@ -172,21 +184,26 @@ class Trainer:
         else:
             students = students_of(snapshot, config, device)
         source = ActivationBuffer(
-            lm,
-            train,
-            pairs,
+            reader,
             batch_size=config.batch_size,
             total_tokens=total,
             data_seed=config.data_seed,
             progress=self._phase,
         )
-        loop = Loop(config, source, students, device, self.emit)
+        loop = self._loop(source, students, device, snapshot)
+        return loop, Evaluation(lm, rows("held-out"), students), train.fingerprint
+
+    def _loop(
+        self, source: Source, students: Sequence[Student], device: torch.device, snapshot: Snapshot | None
+    ) -> Loop:
+        """The loop, where the last one left off."""
+        loop = Loop(self.config, source, students, device, self.emit)
         if snapshot is not None:
             log.info("Going on from the checkpoint of step %s.", f"{snapshot.step:,}")
             loop.restore(snapshot)
         elif self.resume:
             log.info("There is no checkpoint to go on from; the training starts anew.")
-        return loop, Evaluation(lm, rows("held-out"), students), train.fingerprint
+        return loop
 
     def _tell_start(self, loop: Loop, device: torch.device, fingerprint: str, snapshot: Snapshot | None) -> None:
         versions = {"python": platform.python_version()}
@@ -228,7 +245,7 @@ class _Run:
     """The loop with everything that happens between its steps."""
 
     def __init__(
-        self, trainer: Trainer, loop: Loop, checkpoints: Checkpoints, evaluation: Evaluation, device: torch.device
+        self, trainer: Trainer, loop: Loop, checkpoints: Checkpoints, evaluation: Evaluating, device: torch.device
     ) -> None:
         self._trainer = trainer
         self._config = trainer.config

@@ -49,6 +49,13 @@ def test_the_datasets_part_is_cut_between_words(datasets: list[str], expected: s
     assert template_name({"datasets": datasets}) == f"Model_{expected}_TopK"
 
 
+def test_a_folder_of_activations_stands_for_model_and_data_set() -> None:
+    config = {"activations": "/data/vision/clip-l12/", "architecture_type": "gated"}
+    assert template_name(config) == "clip-l12_Gated"
+    assert template_name({**config, "training_layers": [12]}, {"clip-l12_Gated_L12"}) == "clip-l12_Gated_L12 (2)"
+    assert "clip" not in template_description(config)
+
+
 def test_the_whole_name_reads_as_promised() -> None:
     config = {
         "model": "microsoft/Phi-4-mini-instruct",
@@ -168,7 +175,7 @@ TEXTS = ("target_hook_type", "activation", "normalize_activations", "device", "d
 def test_every_field_that_differs_from_its_default_is_in_the_description() -> None:
     base = msgspec.to_builtins(TrainingConfig())
     described = template_description(base)
-    changed = {"model": "m", "datasets": ["d"], "architecture_type": "gated"}
+    changed = {"model": "m", "datasets": ["d"], "activations": "a", "architecture_type": "gated"}
     for field in TrainingConfig.__struct_fields__:
         if field in changed or field in ("hook_types",):
             continue
@@ -178,5 +185,5 @@ def test_every_field_that_differs_from_its_default_is_in_the_description() -> No
         if field == "normalize_decoder":
             value = False
         if isinstance(base[field], bool):
-            value = True
+            value = not base[field]
         assert template_description({**base, field: value}) != described, field

@@ -269,3 +269,54 @@ def test_every_configuration_survives_the_form() -> None:
     assert msgspec.convert(form.config(), TrainingConfig) == config
     for field in FIELDS:
         assert typed(field, getattr(config, field.name)) == form.inputs[field.name]
+
+
+def test_a_folder_of_activations_stands_for_model_and_data_sets_and_nothing_typed_is_lost(form: Form) -> None:
+    form.edit("model", "demo")
+    form.edit("datasets", ["stdlib"])
+    form.edit("model_dtype", "float16")
+    assert "activations" not in fields(form)
+    assert form.edit("reading", "folder")
+    assert not form.edit("reading", "elsewhere")
+    shown_now = fields(form)
+    assert {"reading", "activations", "shuffle", "training_layers"} <= set(shown_now)
+    assert not {"model", "datasets", "dataset_weights", "context_size", "model_dtype"} & set(shown_now)
+    assert form.view()["missing"] == ["activations"]
+    form.edit("activations", "/kept/vision")
+    form.edit("shuffle", False)
+    config = form.config()
+    assert (config["activations"], config["shuffle"]) == ("/kept/vision", False)
+    assert not {"model", "datasets"} & set(config)
+    assert config["model_dtype"] == "auto"
+    assert form.view()["missing"] == []
+    form.edit("reading", "text")
+    assert form.config()["model"] == "demo"
+    assert (form.config()["datasets"], form.config()["model_dtype"]) == (["stdlib"], "float16")
+    assert "activations" not in form.config()
+    assert form.config()["shuffle"] is True
+    form.edit("reading", "folder")
+    assert form.config()["shuffle"] is False
+
+
+def test_a_configuration_on_a_folder_is_filled_in_and_kept_by_the_tab(form: Form) -> None:
+    config = msgspec.convert({"activations": "/kept/vision", "shuffle": False, "k": 3}, TrainingConfig)
+    form.use(config)
+    assert fields(form)["reading"]["value"] == "folder"
+    again = Form()
+    assert again.restore(form.draft())
+    assert again.config() == form.config()
+    assert fields(again)["activations"]["value"] == "/kept/vision"
+
+
+def test_templates_fit_the_folder_that_is_chosen(form: Form) -> None:
+    kept = template("t4", "Kept", activations="/kept/vision")
+    form.take_templates([DEMO_TOPK, GPT2, ANY, kept])
+    assert shown(form)["placeholder"] == "Select a template… (4 available)"
+    form.load("t4")
+    form.edit("activations", "/kept/other")
+    assert [name for _, name in shown(form)["fitting"]] == ["Anything"]
+    assert shown(form)["hint"]["text"] == "Kept no longer applies: it is for /kept/vision"
+    form.load("t1")
+    form.edit("reading", "folder")
+    form.edit("activations", "/kept/vision")
+    assert shown(form)["hint"]["text"] == "Demo TopK no longer applies: it is for what a language model reads"

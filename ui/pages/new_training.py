@@ -367,6 +367,8 @@ class NewTrainingPage:
     def _stand(self, busy: bool, missing: list[str]) -> str:
         if self._looking_at:
             return f"Looking at {self._looking_at}…"
+        if missing == ["activations"]:
+            return "Choose a folder of activations."
         if len(missing) == 2:
             return "Choose a model and a data set."
         if missing:

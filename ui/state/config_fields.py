@@ -26,7 +26,8 @@ GROUPS = {
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
-    """One field. `default` says in words what is taken where it is empty, `only` which architectures it is for."""
+    """One field. `default` says in words what is taken where it is empty, `only` which architectures it is for,
+    `reading` which source of activations (`text` or `folder`; None: either)."""
 
     name: str
     label: str
@@ -37,13 +38,14 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     advanced: bool
     kind: Kind
     only: tuple[str, ...] | None
+    reading: str | None = None
     options: tuple[str, ...] = ()
     whole: bool = False
     """Whether its numbers are whole."""
 
-    def applies_to(self, architecture: str) -> bool:
-        """Whether an SAE of this architecture has any use for the field."""
-        return self.only is None or architecture in self.only
+    def applies_to(self, architecture: str, reading: str) -> bool:
+        """Whether an SAE of this architecture, on activations from there, has any use for the field."""
+        return (self.only is None or architecture in self.only) and self.reading in (None, reading)
 
 
 def label(name: str) -> str:
@@ -84,6 +86,7 @@ def _field(field: msgspec.structs.FieldInfo) -> Field:
         advanced=extra["advanced"],
         kind=kind,
         only=extra.get("only"),
+        reading=extra.get("reading"),
         options=options,
         whole=whole,
     )

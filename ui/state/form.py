@@ -17,6 +17,11 @@ from .trainings import ARCHITECTURES
 Input = str | bool | list[str]
 """What a field holds as it is typed; empty text and an empty list stand for the default."""
 
+READING = "reading"
+"""The input that says whether a model reads text or activations lie in a folder; no field of a configuration."""
+
+_DEFAULTS = TrainingConfig()
+
 _LISTS = ("choices", "numbers", "names")
 
 _KEY_DEFAULTS = (
@@ -37,9 +42,13 @@ _THOUSANDS = re.compile(r"^\d{1,3}(,\d{3})+(\.\d+)?$")
 _SUFFIXES = {"k": 1e3, "M": 1e6, "G": 1e9}
 
 
-def fits(template: TrainingConfig, model: str, datasets: Collection[str]) -> bool:
-    """Whether a template is for the chosen model and data sets: it names none of its own, the same, or none is chosen
-    yet."""
+def fits(template: TrainingConfig, model: str, datasets: Collection[str], activations: str = "") -> bool:
+    """Whether a template is for the chosen model and data sets, or folder of activations: it names none of its own,
+    the same, or none is chosen yet."""
+    if activations:
+        return not template.model and not template.datasets and template.activations in (None, "", activations)
+    if template.activations:
+        return not model and not datasets
     return (not template.model or not model or template.model == model) and (
         not template.datasets or not datasets or set(template.datasets) == set(datasets)
     )
@@ -127,12 +136,12 @@ class Form:
         self.inputs[name] = raw
         self._touched.add(name)
         self.revision += 1
-        if name == "architecture_type":
+        if name in ("architecture_type", READING):
             self._set_aside_what_does_not_apply()
         if name == "model":
             # The width belongs to the model.
             self.inputs["hidden_dim"] = ""
-        if name in ("model", "datasets"):
+        if name in ("model", "datasets", "activations", READING):
             self._let_go_of_what_does_not_fit()
         return True
 
@@ -149,6 +158,7 @@ class Form:
     def use(self, config: TrainingConfig) -> None:
         """Fill the form with every field of a configuration; no template is loaded then."""
         self.inputs = {field.name: typed(field, getattr(config, field.name)) for field in FIELDS}
+        self.inputs[READING] = "folder" if config.activations else "text"
         self._set_aside = {}
         self._touched = set()
         self._tried = False
@@ -253,6 +263,13 @@ class Form:
             hint += f" · {len(changed)} field{'s' if len(changed) > 1 else ''} changed"
         return {"text": hint, "title": ", ".join(changed), "revert": bool(changed)}
 
+    def _applies(self, field: Field) -> bool:
+        return field.applies_to(str(self.inputs["architecture_type"]), str(self.inputs[READING]))
+
+    def _says_something(self, field: Field) -> bool:
+        """Whether a field applies, or holds what is not its default all the same."""
+        return self._applies(field) or self.inputs[field.name] != typed(field, default_of(field))
+
     def draft(self) -> dict[str, Any]:
         """What the browser keeps for a reload."""
         loaded = self._loaded.id if self._loaded is not None else self._wanted
@@ -305,9 +322,7 @@ class Form:
         }
 
     def _template_view(self) -> dict[str, Any]:
-        model, datasets = self.model, self.inputs["datasets"]
-        assert isinstance(datasets, list)
-        fitting = [one for one in self._templates.values() if fits(one.config, model, datasets)]
+        fitting = [one for one in self._templates.values() if fits(one.config, *self._chosen())]
         others = [one for one in self._templates.values() if one not in fitting]
         return {
             "selected": self._loaded.id if self._loaded is not None else "",
@@ -319,14 +334,29 @@ class Form:
         }
 
     def _groups(self, problems: Mapping[str, str]) -> list[dict[str, Any]]:
-        architecture = str(self.inputs["architecture_type"])
         groups = {key: {"key": key, "title": title, "fields": []} for key, title in GROUPS.items()}
+        groups["data"]["fields"].append(self._reading_view())
         for field in FIELDS:
-            empty = value_of(field, self.inputs[field.name]) is None
-            if not field.applies_to(architecture) and empty:
+            if not self._says_something(field):
                 continue
             groups[field.group]["fields"].append(self._field_view(field, problems.get(field.name, "")))
         return list(groups.values())
+
+    def _reading_view(self) -> dict[str, Any]:
+        """The choice that is no field of a configuration: which fields a person fills in follows from it."""
+        return {
+            "name": READING,
+            "label": "Train on",
+            "help": "The activations of a language model that reads text, or those that lie in a folder already.",
+            "unit": "",
+            "kind": "choice",
+            "advanced": False,
+            "value": self.inputs[READING],
+            "placeholder": "",
+            "problem": "",
+            "options": [["text", "what a language model reads"], ["folder", "a folder of activations"]],
+            "note": "",
+        }
 
     def _field_view(self, field: Field, problem: str) -> dict[str, Any]:
         facts = self.facts
@@ -349,6 +379,8 @@ class Form:
                 shown["placeholder"] = "a registered model, a hub id or a folder"
                 if facts is not None:
                     shown["note"] = f"{facts.layers} layers of width {facts.hidden_dim:,}"
+            case "activations":
+                shown["placeholder"] = "a folder on the server's machine"
             case "datasets":
                 shown |= {"suggestions": [[one.dataset_id, one.title] for one in self.datasets]}
                 shown["placeholder"] = "a registered data set, a hub id or a path"
@@ -377,6 +409,8 @@ class Form:
         """What is taken where nothing is typed: the value that the server has named, else the rule in words."""
         config = self.check.config if self.check is not None else None
         value = getattr(config, field.name, None)
+        if field.name in ("training_layers", "hook_types") and self.inputs[READING] == "folder":
+            return "not told"
         if value is None or value == ():
             return f"default: {field.default}" if field.default else ""
         shown = typed(field, _rounded(value))
@@ -385,7 +419,8 @@ class Form:
         return f"default: {shown}" if field.kind == "choice" else str(shown)
 
     def _missing(self) -> list[str]:
-        return [name for name in ("model", "datasets") if value_of(BY_NAME[name], self.inputs[name]) is None]
+        wanted = ("activations",) if self.inputs[READING] == "folder" else ("model", "datasets")
+        return [name for name in wanted if value_of(BY_NAME[name], self.inputs[name]) is None]
 
     def _needs(self) -> list[dict[str, Any]]:
         """What a start would need, each with what there is."""
@@ -419,29 +454,40 @@ class Form:
             return next(iter(gpus), None) or next((one for one in self.devices if one.kind == "cpu"), None)
         return next((one for one in self.devices if one.id == wanted), None)
 
+    def _chosen(self) -> tuple[str, list[str], str]:
+        """Model, data sets and folder of activations, as far as they are chosen."""
+        datasets = self.inputs["datasets"]
+        assert isinstance(datasets, list)
+        return self.model, datasets, str(self.inputs["activations"]).strip()
+
     # What follows from a change
 
     def _set_aside_what_does_not_apply(self) -> None:
-        """Keep what was typed for another architecture out of the way until it is chosen again."""
-        architecture = str(self.inputs["architecture_type"])
+        """Keep what was typed for another architecture, or source, out of the way until it is chosen again."""
         for field in FIELDS:
-            if field.applies_to(architecture):
+            if self._applies(field):
                 if field.name in self._set_aside:
                     self.inputs[field.name] = self._set_aside.pop(field.name)
-            elif value_of(field, self.inputs[field.name]) is not None:
+            elif self._says_something(field):
                 self._set_aside[field.name] = self.inputs[field.name]
-                self.inputs[field.name] = typed(field, None)
+                self.inputs[field.name] = typed(field, default_of(field))
 
     def _let_go_of_what_does_not_fit(self) -> None:
         template = self._loaded
-        datasets = self.inputs["datasets"]
-        assert isinstance(datasets, list)
-        if template is None or fits(template.config, self.model, datasets):
+        model, datasets, activations = self._chosen()
+        if template is None or fits(template.config, model, datasets, activations):
             return
-        other_model = not fits(template.config, self.model, ())
+        other_model = not fits(template.config, model, ())
         meant = template.config.model if other_model else ", ".join(template.config.datasets)
+        if activations or template.config.activations:
+            meant = template.config.activations or "what a language model reads"
         self.notice = f"{template.name} no longer applies: it is for {meant}"
         self._loaded = None
+
+
+def default_of(field: Field) -> Any:
+    """What a configuration holds where the field is left out."""
+    return getattr(_DEFAULTS, field.name)
 
 
 def _rounded(value: Any) -> Any:
@@ -451,6 +497,8 @@ def _rounded(value: Any) -> Any:
 
 def _can_hold(name: Any, raw: Any) -> bool:
     """Whether there is such a field and this can be typed into it."""
+    if name == READING:
+        return raw in ("text", "folder")
     if name not in BY_NAME or type(raw) is not type(typed(BY_NAME[name], None)):
         return False
     return not isinstance(raw, list) or all(isinstance(item, str) for item in raw)

@@ -18,6 +18,9 @@ _FIXED = {
 """The fields whose default is the same for every training, with that default."""
 
 
+_DEFAULTS = TrainingConfig()
+
+
 def in_toml(config: TrainingConfig) -> str:
     """The fields that a configuration sets, as `saestudio train` reads them."""
     return tomli_w.dumps(plain(config))
@@ -30,7 +33,11 @@ def in_json(config: TrainingConfig) -> str:
 
 def fixed(config: TrainingConfig) -> dict[str, Any]:
     """What a configuration holds in the fields whose default does not depend on others, and what it is about."""
-    return {name: value for name, value in plain(config).items() if name in ("model", "datasets") or name in _FIXED}
+    return {
+        name: value
+        for name, value in plain(config).items()
+        if name in ("model", "datasets", "activations") or name in _FIXED
+    }
 
 
 def next_set(config: TrainingConfig, defaults: TrainingConfig, known: Collection[str]) -> str | None:
@@ -63,11 +70,13 @@ def groups(config: TrainingConfig, differing: Collection[str]) -> list[dict[str,
 
 
 def applying(config: TrainingConfig) -> list[Field]:
-    """The fields that the architecture has a use for, and any other that has a value all the same."""
+    """The fields that architecture and source have a use for, and any other that is not at its default all the same."""
+    reading = "folder" if config.activations else "text"
     return [
         field
         for field in FIELDS
-        if field.applies_to(config.architecture_type) or getattr(config, field.name) is not None
+        if field.applies_to(config.architecture_type, reading)
+        or getattr(config, field.name) not in (None, getattr(_DEFAULTS, field.name))
     ]
 
 

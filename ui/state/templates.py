@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import text
 from ..gateway import Template
-from .trainings import ARCHITECTURES, last_part
+from .trainings import ARCHITECTURES, last_part, read_from
 
 
 def template_row(template: Template, now: float | None = None) -> dict[str, Any]:
@@ -16,8 +16,8 @@ def template_row(template: Template, now: float | None = None) -> dict[str, Any]
     now = time.time() if now is None else now
     config = template.config
     tags = [ARCHITECTURES.get(config.architecture_type, config.architecture_type)]
-    if config.model:
-        tags.append(last_part(config.model))
+    if place := read_from(config):
+        tags.append(last_part(place))
     tags += [last_part(one) for one in config.datasets]
     changed = f"changed {text.duration(max(0.0, now - template.updated_at / 1e6))} ago"
     if template.updated_by:

@@ -113,7 +113,7 @@ def target_l0(config: TrainingConfig | None) -> float | None:
 
 def layers(config: TrainingConfig | None, saes: Sequence[Sae] = ()) -> str:
     """The layers that are trained on: 6, 8 or 0–15."""
-    if saes:
+    if saes and _names_a_place(config):
         return text.series([sae.layer for sae in saes])
     if config is not None and config.training_layers:
         return text.series(config.training_layers)
@@ -122,10 +122,20 @@ def layers(config: TrainingConfig | None, saes: Sequence[Sae] = ()) -> str:
 
 def hooks(config: TrainingConfig | None, saes: Sequence[Sae] = ()) -> str:
     """The hooks that are trained on, in their order."""
-    names: Iterable[str] = [sae.hook for sae in saes]
+    names: Iterable[str] = [sae.hook for sae in saes] if _names_a_place(config) else ()
     if not saes and config is not None:
         names = config.hook_types or ()
     return ", ".join(dict.fromkeys(names)) or text.NOTHING
+
+
+def read_from(config: TrainingConfig) -> str:
+    """The model that is read, or the folder of activations in its place."""
+    return config.activations or config.model
+
+
+def _names_a_place(config: TrainingConfig | None) -> bool:
+    """Whether anybody said of which layer and hook the activations are."""
+    return config is None or not config.activations or bool(config.training_layers or config.hook_types)
 
 
 def last_part(name: str) -> str:
@@ -210,8 +220,8 @@ def list_row(training: Training, now: float | None = None) -> dict[str, Any]:
         "done": done,
         "percent": "" if done is None else text.progress(done),
         "step": text.count(training.step),
-        "model": last_part(config.model) if config else text.NOTHING,
-        "model_full": config.model if config else "",
+        "model": last_part(read_from(config)) if config else text.NOTHING,
+        "model_full": read_from(config) if config else "",
         "architecture": ARCHITECTURES.get(config.architecture_type, config.architecture_type) if config else "",
         "layers": layers(config, training.saes),
         "hooks": hooks(config, training.saes),
@@ -319,6 +329,7 @@ def subject(training: Training) -> list[dict[str, str]]:
         found = {
             "Architecture": ARCHITECTURES.get(config.architecture_type, config.architecture_type),
             "Model": config.model,
+            "Activations": config.activations or "",
             "Data set": ", ".join(config.datasets),
             "Layers": f"layer{'s' if several else ''} {numbers}" if numbers != text.NOTHING else "",
             "Hooks": hooks(config, training.saes),

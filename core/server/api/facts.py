@@ -82,7 +82,7 @@ class LogsQuery(msgspec.Struct, frozen=True, kw_only=True):
     format: Annotated[Literal["json", "text"], Meta(description="text is a file to keep.")] = "json"
 
 
-class ExportQuery(msgspec.Struct, frozen=True, kw_only=True):
+class CheckpointExportQuery(msgspec.Struct, frozen=True, kw_only=True):
     """How an export is laid out."""
 
     format: Annotated[
@@ -210,7 +210,7 @@ async def export_checkpoint(call: Call) -> Response:
     """
     training, _ = await call.studio.training(call.path["id"])
     row, _ = await _checkpoint(call)
-    return await export_tar(call.studio, training.id, row, training.name, call.query(ExportQuery).format)
+    return await export_tar(call.studio, training.id, row, training.name, call.query(CheckpointExportQuery).format)
 
 
 async def delete_checkpoint(call: Call) -> answers.Accepted:

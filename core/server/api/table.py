@@ -83,7 +83,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "trainings/{id}/checkpoints/{step}/export",
         facts.export_checkpoint,
         None,
-        query=facts.ExportQuery,
+        query=facts.CheckpointExportQuery,
         refusals=(404, 409, 507),
         downloads=(TAR,),
     ),

@@ -60,7 +60,7 @@ async def create_training(call: Call) -> answers.Created:
     found = await examine(studio, command.config)
     errors = [Problem(f"config.{one.field}", one.message) for one in found.problems]
     errors += await _reference_problems(call, command)
-    if errors or found.config is None or found.model is None:
+    if errors or found.config is None or (found.model is None and found.stored is None):
         raise problems.invalid(errors)
     training_id = new_id()
     async with studio.deciding:
@@ -76,6 +76,7 @@ async def create_training(call: Call) -> answers.Created:
             config=found.config,
             model=found.model,
             datasets=found.datasets,
+            stored=found.stored,
             data_dir=studio.settings.data_dir,
             created_at=now_us(),
             created=created,

@@ -11,6 +11,7 @@ from tiny_models import CONTEXT
 from core.activations.buffer import ActivationBuffer, buffer_capacity
 from core.activations.hooks import capture
 from core.activations.models import load_model
+from core.activations.reading import ActivationReader
 from core.activations.tokens import open_rows
 from events.catalog import DatasetRegistered
 
@@ -31,8 +32,8 @@ def rows(lm, jsonl_corpus, tmp_path_factory):
 
 
 def make(lm, rows, *, total=40 * BATCH, **more):
-    settings = {"batch_size": BATCH, "total_tokens": total, "data_seed": 5, "rows_per_pass": 4, **more}
-    return ActivationBuffer(lm, rows, PAIRS, **settings)
+    settings = {"batch_size": BATCH, "total_tokens": total, "data_seed": 5, **more}
+    return ActivationBuffer(ActivationReader(lm, rows, PAIRS, settings.pop("rows_per_pass", 4)), **settings)
 
 
 def first_kept(lm, rows, count, rows_per_pass=4):

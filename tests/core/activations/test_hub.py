@@ -81,13 +81,14 @@ import json, sys
 from pathlib import Path
 from core.activations.buffer import ActivationBuffer
 from core.activations.models import load_model
+from core.activations.reading import ActivationReader
 from core.activations.tokens import open_rows
 from events.catalog import DatasetRegistered
 source, entry, cache = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 lm = load_model(source, device="cpu")
 entries = [DatasetRegistered(dataset_id="x", source=entry, format="jsonl" if Path(entry).exists() else "hub")]
 rows = open_rows(lm, entries, split="train", context_size={CONTEXT}, cache=cache)
-buffer = ActivationBuffer(lm, rows, [(1, "resid_post")], batch_size=64, total_tokens=640, data_seed=0)
+buffer = ActivationBuffer(ActivationReader(lm, rows, [(1, "resid_post")]), batch_size=64, total_tokens=640, data_seed=0)
 print(json.dumps([lm.facts.revision, [buffer.next_batch()[1, "resid_post"].sum().item() for _ in range(10)]]))
 """
 

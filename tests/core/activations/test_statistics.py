@@ -6,6 +6,7 @@ from tiny_models import CONTEXT
 
 from core.activations.hooks import capture
 from core.activations.models import load_model
+from core.activations.reading import ActivationReader
 from core.activations.statistics import measure, statistics_tokens
 from core.activations.tokens import open_rows
 from events.catalog import DatasetRegistered
@@ -34,7 +35,7 @@ def test_five_percent_are_measured_within_limits(total, wanted):
 
 def test_the_constants_are_those_of_the_tokens_computed_at_once(lm, rows, monkeypatch):
     monkeypatch.setattr("core.activations.statistics.statistics_tokens", lambda _: 5_000)
-    found = measure(lm, rows, PAIRS, total_tokens=1, sample=700)
+    found = measure(ActivationReader(lm, rows, PAIRS), total_tokens=1, sample=700)
     some = rows.rows(0, 5 * 128)
     kept = rows.kept(some)
     for pair in PAIRS:
@@ -60,6 +61,6 @@ def test_activations_that_are_not_finite_are_named(lm, rows, monkeypatch):
     weight[0, 0] = float("nan")
     try:
         with pytest.raises(ValueError, match="at layer 1, resid_post are not finite"):
-            measure(lm, rows, PAIRS, total_tokens=1)
+            measure(ActivationReader(lm, rows, PAIRS), total_tokens=1)
     finally:
         weight[0, 0] = before

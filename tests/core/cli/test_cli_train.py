@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cli_harness import Cli, small
+from stored_folders import make_folder
 
 from core.cli.train import _value as value_of
 
@@ -159,3 +160,23 @@ def test_a_training_streams_to_a_server_elsewhere_that_is_named(cli: Cli, corpus
         assert (row["status"], row["step"]) == ("completed", 20)
         assert cli("ls", "--server", server["url"], "--json").json()["data"][0]["id"] == row["id"]
     assert not (cli.data_dir / "log.duckdb").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_folder_of_activations_is_trained_on_without_a_model(cli: Cli, tmp_path: Path) -> None:
+    make_folder(tmp_path / "kept", [700, 500])
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'activations = "{tmp_path / "kept"}"\nlatent_dim = 96\nk = 4\nbatch_size = 64\ntotal_steps = 20\n'
+    )
+    done = cli("train", str(config), "--set", "shuffle=false", "--set", "device=cpu")
+    assert done.status == 0, done.err
+    assert "completed 20 steps" in done.out
+    assert "Training kept_TopK" in done.err
+    refused = cli("train", str(config), "--set", "model=demo")
+    assert refused.status == 2
+    assert "model does not apply to a folder of activations" in refused.err
+    refused = cli("train", str(config), "--set", f"activations={tmp_path}")
+    assert refused.status == 2
+    assert "holds no .safetensors files" in refused.err

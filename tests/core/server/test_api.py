@@ -271,6 +271,10 @@ async def test_the_description_names_every_operation_and_every_answer_is_of_its_
         if path.startswith("/api/v1/maintenance/"):
             assert answer.status_code == 404
             continue
+        if path.endswith("/2/export"):
+            # The stand-in for a trainer saves nothing that could be exported.
+            assert answer.status_code == 409
+            continue
         assert answer.status_code == operation.status, path
         if operation.answer is None:
             assert answer.headers["content-type"] in operation.downloads
