@@ -18,9 +18,6 @@ from events.training import TrainingConfig
 from .catalogue import absolute
 from .fields import Problem, convert_fields
 
-BUILT: tuple[str, ...] = ("topk", "batchtopk", "matryoshka", "standard", "jumprelu", "gated")
-"""Architectures that can be trained by this version."""
-
 _UNIT_ROWS = ("topk", "batchtopk", "matryoshka")
 _TRANSCODERS = ("transcoder", "skip")
 _PENALISED = ("standard", "gated", "jumprelu")
@@ -142,13 +139,14 @@ def resolve(config: TrainingConfig, model: ModelRegistered) -> TrainingConfig:
     default("hook_types", ("mlp_in",) if architecture in _TRANSCODERS else ("resid_post",))
     default("context_size", min(model.context_size, 1_024))
     default("dataset_weights", (1.0,) * len(config.datasets))
-    default("normalize_decoder", architecture in _UNIT_ROWS)
+    if architecture not in _TRANSCODERS:
+        default("normalize_decoder", architecture in _UNIT_ROWS)
     latents = default("latent_dim", 16 * width)
-    kind: str = architecture
     if architecture in _TRANSCODERS:
         default("target_hook_type", "mlp_out")
         default("target_layer_offset", 0)
-        kind = default("activation", "batchtopk")
+        default("activation", "batchtopk")
+    kind = _kind(config)
 
     wanted = max(1, min(50, width // 8))
     if kind in _UNIT_ROWS:
@@ -173,6 +171,13 @@ def resolve(config: TrainingConfig, model: ModelRegistered) -> TrainingConfig:
     default("decay_steps", config.total_steps // 5)
     default("eval_interval", max(1, config.total_steps // 10))
     return msgspec.structs.replace(config, **filled)
+
+
+def _kind(config: TrainingConfig) -> str:
+    """The autoencoder that a configuration's sparsity works like: a transcoder's activation decides it."""
+    if config.architecture_type not in _TRANSCODERS:
+        return config.architecture_type
+    return {"relu": "standard", "jumprelu": "jumprelu"}.get(config.activation or "", "batchtopk")
 
 
 def default_learning_rate(latents: int, steps: int) -> float:
@@ -294,11 +299,6 @@ def _check_datasets(
 def _applicability(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Fields that are set although the architecture, or the transcoder's activation, has no use for them."""
     architecture = values.get("architecture_type", "topk")
-    if architecture not in BUILT:
-        yield Problem(
-            "architecture_type",
-            f"architecture_type {architecture!r} cannot be trained by this version; available: {', '.join(BUILT)}.",
-        )
     for field in msgspec.structs.fields(TrainingConfig):
         only = (ABOUT[field.name].extra or {}).get("only")
         if values.get(field.name) is None or only is None:
@@ -410,7 +410,7 @@ def _resolved_problems(config: TrainingConfig) -> Iterator[Problem]:
             "target_l0",
             f"target_l0 is {config.target_l0:g} of {latents:,} latents; at most a quarter (0.25) may be active.",
         )
-    if config.target_l0 is not None and config.l1_alpha == 0 and config.architecture_type in ("standard", "gated"):
+    if config.target_l0 is not None and config.l1_alpha == 0 and _kind(config) in ("standard", "gated"):
         yield Problem(
             "l1_alpha",
             "l1_alpha is 0, from where target_l0 cannot steer it; give a start above 0, or leave it out.",
@@ -424,7 +424,7 @@ def _resolved_problems(config: TrainingConfig) -> Iterator[Problem]:
 
 def _penalty_warnings(config: TrainingConfig) -> Iterator[Problem]:
     """What is known of penalties: how a coefficient, a threshold or a bandwidth goes wrong."""
-    architecture = config.architecture_type
+    architecture = _kind(config)
     if architecture not in _PENALISED:
         return
     if config.normalize_decoder:
@@ -497,7 +497,7 @@ def _warnings(config: TrainingConfig, model: ModelRegistered | None) -> Iterator
             "total_steps",
             f"{config.total_steps:,} steps are few: expect features that are far from learnt.",
         )
-    if config.architecture_type == "jumprelu":
+    if _kind(config) == "jumprelu":
         if config.target_l0 is not None:
             for field in ("sparsity_coeff", "l1_alpha"):
                 if getattr(config, field) is not None:

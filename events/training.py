@@ -18,6 +18,7 @@ HookType = Literal["resid_pre", "resid_post", "attn_out", "mlp_in", "mlp_out"]
 Activation = Literal["batchtopk", "relu", "jumprelu"]
 
 _TRANSCODERS = ("transcoder", "skip")
+_AUTOENCODERS = ("standard", "jumprelu", "topk", "batchtopk", "gated", "matryoshka")
 _TOPK = ("topk", "batchtopk", "matryoshka", *_TRANSCODERS)
 _PENALISED = ("standard", "gated", "jumprelu", *_TRANSCODERS)
 _JUMPRELU = ("jumprelu", *_TRANSCODERS)
@@ -168,6 +169,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         bool | None,
         about(
             "Keep every decoder row at norm 1.",
+            only=_AUTOENCODERS,
             default="on for topk, batchtopk and matryoshka",
             group="architecture",
             advanced=True,
@@ -372,6 +374,17 @@ class Sae(msgspec.Struct, frozen=True, kw_only=True):
     mean_ratio: float | None = None
 
 
+def sae_name(sae: Sae) -> str:
+    """What an SAE is called: L6.resid_post, or L6.mlp_in → L6.mlp_out for a transcoder; #1 behind it is a variant."""
+    name = f"L{sae.layer}.{sae.hook}"
+    if sae.target_hook is not None:
+        target = sae.layer if sae.target_layer is None else sae.target_layer
+        name += f" → L{target}.{sae.target_hook}"
+    if sae.variant is not None:
+        name += f" #{sae.variant}"
+    return name
+
+
 class TrainingStarted(Event, frozen=True, kw_only=True):
     """A trainer process begins to train: at the first start, and again at every resume.
 
@@ -456,7 +469,8 @@ class EvaluationMade(Event, frozen=True, kw_only=True):
 
     Fractions are 0-1, cross-entropies (`ce_*`) and divergences in nats per token; `tokens` were evaluated.
     `density_histogram` counts latents by log10 of their firing frequency: 60 bins on [-7, 0], then the latents that
-    never fired.
+    never fired. `fvu_affine` is what an affine map from source to target leaves unexplained, None for autoencoders:
+    a transcoder's latents add something where `fvu` is below it.
     """
 
     step: int
@@ -477,6 +491,7 @@ class EvaluationMade(Event, frozen=True, kw_only=True):
     density_histogram: tuple[int, ...] = ()
     verdict: Literal["good", "watch", "bad"] | None = None
     reasons: tuple[str, ...] = ()
+    fvu_affine: float | None = None
 
 
 class TrainingPaused(Event, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
@@ -19,7 +19,8 @@ from torch import Tensor
 from core.sae.autoencoder import Code
 from events.training import EvaluationMade
 
-from .student import Student
+from .affine import AffineFit
+from .student import Pair, Student
 
 if TYPE_CHECKING:
     from core.activations.models import LanguageModel
@@ -79,9 +80,13 @@ class _Sums:
     output_square: Tensor
     product: Tensor
     fired: Tensor
+    affine: AffineFit | None
+    """What a map without latents would leave unexplained; None for an autoencoder, which could copy."""
 
     @classmethod
-    def zero(cls, width: int, latents: int, device: torch.device) -> _Sums:
+    def zero(cls, student: Student, device: torch.device) -> _Sums:
+        sae, width = student.sae, student.width
+
         def scalar() -> Tensor:
             return torch.zeros((), dtype=torch.float64, device=device)
 
@@ -91,11 +96,14 @@ class _Sums:
             target_square=scalar(),
             output_square=scalar(),
             product=scalar(),
-            fired=torch.zeros(latents, dtype=torch.int64, device=device),
+            fired=torch.zeros(sae.latents, dtype=torch.int64, device=device),
+            affine=None if sae.autoencoder else AffineFit(student.source_width, width, device),
         )
 
-    def add(self, raw: Tensor, output: Tensor, code: Code) -> None:
-        target, output = raw.double(), output.double()
+    def add(self, source: Tensor, target: Tensor, output: Tensor, code: Code) -> None:
+        if self.affine is not None:
+            self.affine.add(source, target)
+        target, output = target.double(), output.double()
         self.error += (target - output).square().sum()
         self.target += target.sum(dim=0)
         self.target_square += target.square().sum()
@@ -142,7 +150,7 @@ class Evaluation:
         from core.activations.hooks import capture
 
         lm, students = self._lm, self._students
-        sums = [_Sums.zero(student.width, student.sae.latents, lm.device) for student in students]
+        sums = [_Sums.zero(student, lm.device) for student in students]
         context = self._rows.context_size
         available = self._rows.available(math.ceil(limit / context))
         chunk = max(1, _CHUNK_TOKENS // context)
@@ -150,11 +158,11 @@ class Evaluation:
         for start in range(0, available, chunk):
             rows = self._rows.rows(start, min(chunk, available - start))
             kept = self._rows.kept(rows).flatten().to(lm.device)
-            activations = capture(lm, rows.to(lm.device), [student.pair for student in students])
+            captured = capture(lm, rows.to(lm.device), [pair for student in students for pair in student.pairs])
+            raw = {pair: values.flatten(0, 1)[kept].to(torch.float32) for pair, values in captured.items()}
             for student, each in zip(students, sums, strict=True):
-                raw = activations[student.pair].flatten(0, 1)[kept].to(torch.float32)
-                output, code = student.reconstruct(raw)
-                each.add(raw, output, code)
+                output, code = student.reconstruct(raw[student.pair])
+                each.add(raw[student.pair], raw[student.target], output, code)
             tokens += int(kept.sum())
             if time.monotonic() > deadline or interrupted():
                 break
@@ -163,7 +171,7 @@ class Evaluation:
     def _language_model(
         self, limit: int, deadline: float, means: list[Tensor], interrupted: Callable[[], bool]
     ) -> list[Losses]:
-        from core.activations.hooks import replaced
+        from core.activations.hooks import capture, replaced
 
         lm, students = self._lm, self._students
         context = self._rows.context_size
@@ -178,16 +186,19 @@ class Evaluation:
             targets = ids[:, 1:].unsqueeze(-1)
             clean = _log_probabilities(lm.logits(ids))
             clean_loss = -clean.gather(-1, targets).sum(dtype=torch.float64)
+            # A transcoder reads another hook than it replaces.
+            elsewhere = [student.pair for student in students if student.target != student.pair]
+            sources = capture(lm, ids, elsewhere) if elsewhere else {}
             for index, student in enumerate(students):
                 mean = means[index].to(torch.float32)
                 totals[index, 0] += clean_loss
                 replacements = (
-                    lambda raw, student=student: student.reconstruct(raw)[0],
+                    _spliced(student, sources),
                     torch.zeros_like,
                     lambda raw, mean=mean: mean.expand_as(raw),
                 )
                 for column, replacement in enumerate(replacements, start=1):
-                    with replaced(lm, student.pair, _where(kept, replacement)):
+                    with replaced(lm, student.target, _where(kept, replacement)):
                         changed = _log_probabilities(lm.logits(ids))
                     totals[index, column] -= changed.gather(-1, targets).sum(dtype=torch.float64)
                     if column == 1:
@@ -212,14 +223,22 @@ class Evaluation:
         if losses is not None and losses.zero > losses.clean:
             recovered = _finite((losses.zero - losses.spliced) / (losses.zero - losses.clean))
         dead = int(sae.firing.count_dead())
+        left = None if sums.affine is None else sums.affine.fvu()
+        affine = None if left is None else _finite(left)
         judgement, reasons = verdict(
-            recovered=recovered, dead_share=dead / sae.latents, l0=l0, wanted_l0=sae.wanted_l0, fvu=fvu
+            recovered=recovered,
+            dead_share=dead / sae.latents,
+            l0=l0,
+            wanted_l0=sae.wanted_l0,
+            fvu=fvu,
+            fvu_affine=affine,
         )
         return EvaluationMade(
             step=step,
             sae=index,
             tokens=tokens,
             fvu=fvu,
+            fvu_affine=affine,
             l0=l0,
             dead_latents=dead,
             dense_latents=int((density > DENSE).sum()),
@@ -269,12 +288,18 @@ def duplicates(decoder: Tensor) -> int:
 
 
 def verdict(
-    *, recovered: float | None, dead_share: float, l0: float, wanted_l0: float | None, fvu: float | None
+    *,
+    recovered: float | None,
+    dead_share: float,
+    l0: float,
+    wanted_l0: float | None,
+    fvu: float | None,
+    fvu_affine: float | None = None,
 ) -> tuple[Verdict, tuple[str, ...]]:
     """A plain judgement and the reasons that keep it from being better.
 
     `recovered` is the share of the language model's loss that the SAE preserves against zero ablation; `wanted_l0` is
-    None where no number of active latents was asked for.
+    None where no number of active latents was asked for, `fvu_affine` for an autoencoder.
     """
     bad = []
     if recovered is not None and recovered < 0.5:
@@ -294,6 +319,8 @@ def verdict(
         watch.append(f"{dead_share:.0%} of the latents are dead; below 10 % is good.")
     if wanted_l0 is not None and abs(l0 - wanted_l0) > 0.1 * wanted_l0:
         watch.append(f"L0 is {l0:.1f}; {wanted_l0:g} were asked for.")
+    if fvu is not None and fvu_affine is not None and fvu >= fvu_affine:
+        watch.append(f"An affine map without latents leaves less unexplained ({fvu_affine:.1%}).")
     return ("watch", tuple(watch)) if watch else ("good", ())
 
 
@@ -310,6 +337,14 @@ def _where(kept: Tensor, replacement: Callable[[Tensor], Tensor]) -> Callable[[T
         return torch.where(kept, changed, activations)
 
     return function
+
+
+def _spliced(student: Student, sources: Mapping[Pair, Tensor]) -> Callable[[Tensor], Tensor]:
+    """What the SAE makes of activations (N, n), in their place: of those at its source where that is another hook."""
+    if student.target == student.pair:
+        return lambda raw: student.reconstruct(raw)[0]
+    source = sources[student.pair].flatten(0, 1).to(torch.float32)
+    return lambda _: student.reconstruct(source)[0]
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:

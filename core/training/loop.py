@@ -13,7 +13,6 @@ import msgspec
 import torch
 from torch import Tensor
 
-from core.sae.normalisation import Normalisation
 from events.event import Event, now_us
 from events.training import StepTrained, TrainingConfig
 
@@ -122,7 +121,7 @@ class Loop:
         batch = self._source.next_batch()
         self.step += 1
         step, learning_rate = self.step, rate(self.config, self.step)
-        figures = [student.step(batch[student.pair], step, learning_rate) for student in self.students]
+        figures = [student.step(batch, step, learning_rate) for student in self.students]
         tokens = step * self.config.batch_size
         stamp = Stamp(step, now_us(), learning_rate, tokens, self.speed.mark(tokens), self._device_memory())
         self._readback.push(stamp, figures)
@@ -238,13 +237,10 @@ def students_of(snapshot: checkpoint.Snapshot, config: TrainingConfig, device: t
             f"The configuration differs from that of the checkpoint of step {snapshot.step:,} in"
             f" {', '.join(changed)}; start a new training instead."
         )
-    students: list[Student] = []
-    for index, facts in enumerate(snapshot.state["saes"]):
-        width = snapshot.tensors[f"sae-{index}"]["b_dec"].shape[0]
-        normalisation = Normalisation(**facts["normalisation"])
-        pair: Pair = (facts["layer"], facts["hook"])
-        students.append(Student.new(config, pair, normalisation, torch.zeros(width), device))
-    return students
+    return [
+        Student.of_facts(config, facts, snapshot.tensors[f"sae-{index}"], device)
+        for index, facts in enumerate(snapshot.state["saes"])
+    ]
 
 
 def _plain(config: TrainingConfig) -> dict[str, Any]:

@@ -133,11 +133,13 @@ class Trainer:
         from core.activations.models import load_model
         from core.activations.statistics import measure
         from core.activations.tokens import TokenRows, open_rows
-        from core.sae.normalisation import normalisation
+        from core.sae.normalisation import Ends, normalisation
 
         include_libraries()
         spec, config = self.spec, self.config
         pairs = _pairs(config)
+        targets = [_target_of(config, pair) for pair in pairs]
+        read = tuple(dict.fromkeys(pair for both in zip(pairs, targets, strict=True) for pair in both))
         log.info("Loading the model %s on %s.", spec.model.title or spec.model.model_id, device)
         lm = load_model(spec.model.source, revision=spec.model.revision, dtype=config.model_dtype, device=device)
         context = min(config.context_size or lm.facts.context_size, lm.facts.context_size)
@@ -157,24 +159,26 @@ class Trainer:
         train = rows("train")
         total = config.total_steps * config.batch_size
         if snapshot is None:
-            found = measure(lm, train, pairs, total_tokens=total, progress=self._phase)
-            students: list[Student] = []
-            for pair in pairs:
-                facts = found[pair]
-                scale, centre = normalisation(
+            scaled = {
+                pair: normalisation(
                     config.normalize_activations,
                     mean=facts.mean,
                     mean_norm=facts.mean_norm,
                     variance=facts.variance,
                     sample=facts.sample,
                 )
-                students.append(Student.new(config, pair, scale, centre, device))
+                for pair, facts in measure(lm, train, read, total_tokens=total, progress=self._phase).items()
+            }
+            students = [
+                Student.new(config, pair, Ends(scaled[pair], scaled[target]), device, target=target)
+                for pair, target in zip(pairs, targets, strict=True)
+            ]
         else:
             students = students_of(snapshot, config, device)
         source = ActivationBuffer(
             lm,
             train,
-            pairs,
+            read,
             batch_size=config.batch_size,
             total_tokens=total,
             data_seed=config.data_seed,
@@ -353,3 +357,10 @@ def _pairs(config: TrainingConfig) -> list[Pair]:
     if not layers or not hooks:
         raise NothingToTrain("training_layers and hook_types must name at least one layer and one hook.")
     return [(layer, hook) for layer in layers for hook in hooks]
+
+
+def _target_of(config: TrainingConfig, pair: Pair) -> Pair:
+    """The layer and hook whose activations an SAE of `pair` is to give: its own but for transcoders."""
+    if config.target_hook_type is None:
+        return pair
+    return pair[0] + (config.target_layer_offset or 0), config.target_hook_type

@@ -158,6 +158,7 @@ EXAMPLES: tuple[Event, ...] = (
         density_histogram=(0, 3, 5, 8),
         verdict="watch",
         reasons=("2 latents fire on more than every tenth token.",),
+        fvu_affine=0.25,
     ),
     TrainingPaused(step=501),
     TrainingResumed(step=500),

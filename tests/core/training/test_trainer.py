@@ -121,6 +121,28 @@ def test_a_training_tells_everything_from_start_to_end(
 
 
 @pytest.mark.slow
+def test_a_skip_transcoder_reads_one_hook_and_gives_another(spec: Callable[..., RunSpec]) -> None:
+    changed = {"architecture_type": "skip", "hook_types": None, "target_layer_offset": 1, "training_layers": (0, 1)}
+    straight = spec(**changed, normalize_decoder=None, total_steps=14)
+    whole = Run(straight)
+    assert whole() == "completed"
+    started = whole.of(TrainingStarted)[0]
+    assert [(sae.layer, sae.hook, sae.target_layer, sae.target_hook) for sae in started.saes] == [
+        (0, "mlp_in", 1, "mlp_out"),
+        (1, "mlp_in", 2, "mlp_out"),
+    ]
+    made = whole.of(EvaluationMade)
+    assert [(e.step, e.sae) for e in made] == [(14, 0), (14, 1)]
+    assert all(e.fvu is not None and e.fvu_affine is not None and e.ce_spliced is not None for e in made)
+    paused = msgspec.structs.replace(straight, id="1" * 14)
+    first = Run(paused, at={7: PauseRequested()})
+    assert first() == "paused"
+    second = Run(paused, resume=True)
+    assert second() == "completed"
+    assert history(first.told + second.told) == history(whole.told)
+
+
+@pytest.mark.slow
 def test_its_progress_lines_are_those_that_the_command_line_reads(spec: Callable[..., RunSpec]) -> None:
     run = Run(spec(total_steps=3))
     run()
