@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
@@ -16,25 +16,14 @@ from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import TrainingConfig
 
 from .catalogue import absolute
+from .config_fields import ACTIVATION_FIELDS, TRANSCODERS, applies, only
 from .fields import Problem, convert_fields
+from .variants import configurations, differences, merged
+from .variants import problems as variant_problems
 
 _UNIT_ROWS = ("topk", "batchtopk", "matryoshka")
-_TRANSCODERS = ("transcoder", "skip")
 _PENALISED = ("standard", "gated", "jumprelu")
 _PER_TOKEN = ("layer_norm", "constant_norm_rescale")
-
-# A transcoder's sparsity fields depend on its activation as an autoencoder's do on its architecture.
-_ACTIVATION_FIELDS = {
-    "k": ("batchtopk",),
-    "top_k_sparsity": ("batchtopk",),
-    "target_l0": ("relu", "jumprelu"),
-    "l1_alpha": ("relu", "jumprelu"),
-    "sparsity_coeff": ("jumprelu",),
-    "initial_threshold": ("jumprelu",),
-    "bandwidth": ("jumprelu",),
-    "auxk_coefficient": ("batchtopk", "jumprelu"),
-}
-
 
 _SPARSITY = frozenset({"architecture_type", "activation", "latent_dim", "k", "top_k_sparsity", "target_l0"})
 """What must be sound for defaults and limits of sparsity to mean anything."""
@@ -69,18 +58,6 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     unregistered: tuple[Problem, ...] = ()
 
 
-def _abouts() -> dict[str, msgspec.Meta]:
-    return {
-        field.name: next(one for one in get_args(field.type)[1:] if isinstance(one, msgspec.Meta) and one.description)
-        for field in msgspec.structs.fields(TrainingConfig)
-    }
-
-
-ABOUT: dict[str, msgspec.Meta] = _abouts()
-"""What `TrainingConfig` says about each field besides its type: a description, and in `extra` unit, only, default,
-group, advanced."""
-
-
 def check(
     raw: Mapping[str, Any],
     models: Iterable[ModelRegistered],
@@ -98,20 +75,17 @@ def check(
     unregistered: list[Problem] = []
     model = _registered_model(values, models, problems, unregistered)
     _check_datasets(values, datasets, problems, unregistered)
-    if not any(problem.field == "architecture_type" for problem in problems):
-        problems += _applicability(values)
-    problems += _cross_field(values, model, devices)
-    config = msgspec.convert(values, TrainingConfig)
-    if model is not None and not _SPARSITY.intersection(problem.field for problem in problems):
-        config = resolve(config, model)
-        problems += _resolved_problems(config)
+    problems += _examined(values, problems, model, devices)
+    problems += _variants_examined(values, problems, model, devices)
     if problems:
         return Checked(problems=tuple(dict.fromkeys(problems)), unregistered=tuple(unregistered))
+    config = msgspec.convert(values, TrainingConfig)
     if model is None:
-        return Checked(unregistered=tuple(unregistered), warnings=tuple(_warnings(config, None)))
+        return Checked(unregistered=tuple(unregistered), warnings=_warned(config, None))
+    config = resolve(config, model)
     return Checked(
         config=None if unregistered else config,
-        warnings=tuple(_warnings(config, model)),
+        warnings=_warned(config, model),
         estimate=estimate(config, model, flops_per_second=flops_per_second),
         unregistered=tuple(unregistered),
     )
@@ -136,13 +110,13 @@ def resolve(config: TrainingConfig, model: ModelRegistered) -> TrainingConfig:
     width = model.hidden_dim
     default("hidden_dim", width)
     default("training_layers", (model.layers // 2,))
-    default("hook_types", ("mlp_in",) if architecture in _TRANSCODERS else ("resid_post",))
+    default("hook_types", ("mlp_in",) if architecture in TRANSCODERS else ("resid_post",))
     default("context_size", min(model.context_size, 1_024))
     default("dataset_weights", (1.0,) * len(config.datasets))
-    if architecture not in _TRANSCODERS:
+    if architecture not in TRANSCODERS:
         default("normalize_decoder", architecture in _UNIT_ROWS)
     latents = default("latent_dim", 16 * width)
-    if architecture in _TRANSCODERS:
+    if architecture in TRANSCODERS:
         default("target_hook_type", "mlp_out")
         default("target_layer_offset", 0)
         default("activation", "batchtopk")
@@ -170,12 +144,62 @@ def resolve(config: TrainingConfig, model: ModelRegistered) -> TrainingConfig:
     default("warmup_steps", min(1_000, config.total_steps // 20))
     default("decay_steps", config.total_steps // 5)
     default("eval_interval", max(1, config.total_steps // 10))
-    return msgspec.structs.replace(config, **filled)
+    resolved = msgspec.structs.replace(config, **filled)
+    if config.variants is None:
+        return resolved
+    each = tuple(differences(resolved, resolve(one, model)) for one in configurations(config))
+    return msgspec.structs.replace(resolved, variants=each)
+
+
+def _examined(
+    values: Mapping[str, Any], problems: Sequence[Problem], model: ModelRegistered | None, devices: Sequence[str] | None
+) -> list[Problem]:
+    """What is wrong with fields that are sound each by itself; `problems` are those that were found in them."""
+    found: list[Problem] = []
+    if not any(problem.field == "architecture_type" for problem in problems):
+        found += _applicability(values)
+    found += _cross_field(values, model, devices)
+    if model is not None and not _SPARSITY.intersection(problem.field for problem in (*problems, *found)):
+        without = {name: value for name, value in values.items() if name != "variants"}
+        found += _resolved_problems(resolve(msgspec.convert(without, TrainingConfig), model))
+    return found
+
+
+def _variants_examined(
+    values: Mapping[str, Any], problems: Sequence[Problem], model: ModelRegistered | None, devices: Sequence[str] | None
+) -> list[Problem]:
+    """What is wrong with the variants, less what is wrong with the configuration itself."""
+    found = list(variant_problems(values))
+    if found or any(problem.field in ("variants", "architecture_type") for problem in problems):
+        return found
+    known = set(problems)
+    for number, variant in enumerate(values.get("variants") or ()):
+        theirs, wrong = convert_fields(merged(values, variant), TrainingConfig, what="a configuration")
+        wrong += _examined(theirs, wrong, model, devices)
+        found += [
+            Problem("variants", f"Variant {number}: {problem.message}")
+            for problem in dict.fromkeys(wrong)
+            if problem not in known
+        ]
+    return found
+
+
+def _warned(config: TrainingConfig, model: ModelRegistered | None) -> tuple[Problem, ...]:
+    """Warnings of what is trained; one that not all variants share is at `variants`."""
+    each = [tuple(_warnings(one, model)) for one in configurations(config)]
+    common = [warning for warning in each[0] if all(warning in theirs for theirs in each)]
+    own = [
+        Problem("variants", f"Variant {number}: {warning.message}")
+        for number, theirs in enumerate(each)
+        for warning in theirs
+        if warning not in common
+    ]
+    return (*common, *own)
 
 
 def _kind(config: TrainingConfig) -> str:
     """The autoencoder that a configuration's sparsity works like: a transcoder's activation decides it."""
-    if config.architecture_type not in _TRANSCODERS:
+    if config.architecture_type not in TRANSCODERS:
         return config.architecture_type
     return {"relu": "standard", "jumprelu": "jumprelu"}.get(config.activation or "", "batchtopk")
 
@@ -189,20 +213,22 @@ def default_learning_rate(latents: int, steps: int) -> float:
 def estimate(config: TrainingConfig, model: ModelRegistered, *, flops_per_second: float | None = None) -> Estimate:
     """What a resolved configuration will need, from sizes alone."""
     tokens = config.total_steps * config.batch_size
-    width, latents = model.hidden_dim, config.latent_dim or 0
-    saes = len(config.training_layers or ()) * len(config.hook_types or ())
-    transcoder = config.architecture_type in _TRANSCODERS
-    weights = 2 * width * latents + latents + width + (width * width if config.architecture_type == "skip" else 0)
+    width = model.hidden_dim
+    hooks = len(config.training_layers or ()) * len(config.hook_types or ())
+    each = configurations(config)
+    widest = max(one.latent_dim or 0 for one in each)
+    transcoder = config.architecture_type in TRANSCODERS
+    weights = hooks * sum(_weights(one, width) for one in each)
     on_gpu = config.device.startswith("cuda")
     element = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2 if on_gpu else 4}[config.model_dtype]
-    buffered = min(2**19, max(tokens // 4, config.batch_size)) * width * element * saes * (2 if transcoder else 1)
+    buffered = min(2**19, max(tokens // 4, config.batch_size)) * width * element * hooks * (2 if transcoder else 1)
     memory = {
         # fp32 master weights, gradients and Adam's two moments
-        "weights": weights * saes * 4,
-        "gradients": weights * saes * 4,
-        "optimizer": weights * saes * 8,
+        "weights": weights * 4,
+        "gradients": weights * 4,
+        "optimizer": weights * 8,
         # pre-activations, their selection and the residual, of one SAE at a time
-        "step": 4 * config.batch_size * (2 * latents + 6 * width),
+        "step": 4 * config.batch_size * (2 * widest + 6 * width),
         "buffer": buffered,
         "language_model": (model.parameters or 12 * model.layers * width * width) * element,
     }
@@ -211,11 +237,20 @@ def estimate(config: TrainingConfig, model: ModelRegistered, *, flops_per_second
         seconds = tokens * flops_per_token(config, model) / flops_per_second
     return Estimate(
         tokens=tokens,
-        parameters=weights * saes,
+        parameters=weights,
         memory_bytes=sum(memory.values()),
         memory=memory,
         seconds=seconds,
     )
+
+
+def _weights(config: TrainingConfig, width: int) -> int:
+    """How many numbers an SAE of a resolved configuration has, but for those of its latents' activation."""
+    latents = config.latent_dim or 0
+    skip = 0
+    if config.architecture_type == "skip":
+        skip = width * width if config.skip_rank is None else 2 * width * config.skip_rank
+    return 2 * width * latents + latents + width + skip
 
 
 def flops_per_token(config: TrainingConfig, model: ModelRegistered) -> float:
@@ -224,10 +259,14 @@ def flops_per_token(config: TrainingConfig, model: ModelRegistered) -> float:
     layers = config.training_layers or ()
     share = (max(layers, default=0) + 1) / model.layers
     language_model = 2 * (model.parameters or 12 * model.layers * model.hidden_dim**2) * share
-    latents, width = config.latent_dim or 0, model.hidden_dim
+    hooks = len(layers) * len(config.hook_types or ())
+    return language_model + hooks * sum(_sae_flops(one, model.hidden_dim) for one in configurations(config))
+
+
+def _sae_flops(config: TrainingConfig, width: int) -> float:
+    latents = config.latent_dim or 0
     active = config.k or (config.target_l0 or 0) * latents
-    sae = 2 * width * latents * (1 + 4 * active / max(latents, 1))
-    return language_model + sae * len(layers) * len(config.hook_types or ())
+    return 2 * width * latents * (1 + 4 * active / max(latents, 1))
 
 
 def find_model(wanted: str, models: Iterable[ModelRegistered]) -> ModelRegistered | None:
@@ -300,19 +339,18 @@ def _applicability(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Fields that are set although the architecture, or the transcoder's activation, has no use for them."""
     architecture = values.get("architecture_type", "topk")
     for field in msgspec.structs.fields(TrainingConfig):
-        only = (ABOUT[field.name].extra or {}).get("only")
-        if values.get(field.name) is None or only is None:
+        name, chosen = field.name, only(field.name)
+        if values.get(name) is None or applies(name, values):
             continue
-        if architecture not in only:
-            yield Problem(field.name, f"{field.name} does not apply to {architecture}; it is for {', '.join(only)}.")
-        elif architecture in _TRANSCODERS and field.name in _ACTIVATION_FIELDS:
+        if chosen is not None and architecture not in chosen:
+            yield Problem(name, f"{name} does not apply to {architecture}; it is for {', '.join(chosen)}.")
+        else:
             activation = values.get("activation") or "batchtopk"
-            if activation not in _ACTIVATION_FIELDS[field.name]:
-                yield Problem(
-                    field.name,
-                    f"{field.name} does not apply to a {architecture} with activation {activation}; it is for"
-                    f" {', '.join(_ACTIVATION_FIELDS[field.name])}.",
-                )
+            yield Problem(
+                name,
+                f"{name} does not apply to a {architecture} with activation {activation}; it is for"
+                f" {', '.join(ACTIVATION_FIELDS[name])}.",
+            )
 
 
 def _cross_field(
@@ -329,7 +367,7 @@ def _cross_field(
             yield Problem(field, f"{field} is empty; name at least one, or leave it out for the default.")
         if chosen and len(set(chosen)) < len(chosen):
             yield Problem(field, f"{field} names the same one twice.")
-    if architecture in _TRANSCODERS:
+    if architecture in TRANSCODERS:
         if values.get("normalize_activations") in _PER_TOKEN:
             yield Problem(
                 "normalize_activations",

@@ -50,15 +50,26 @@ def exported(checkpoint: Path, spec: RunSpec) -> list[Exported]:
         loaded = [_verified(checkpoint, f"sae-{index}.safetensors", state["files"]) for index in range(len(saes))]
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ExportError(f"The checkpoint {checkpoint} cannot be read: {error!r}.") from error
-    kind = _kind(config)
     return [
-        Exported(
-            _folder_name(facts),
-            _described(kind, config, facts, tensors, spec, state["step"]),
-            _folded(_INFERENCE[kind](tensors), facts),
-        )
+        _exported(_own(config, facts), facts, tensors, spec, state["step"])
         for facts, tensors in zip(saes, loaded, strict=True)
     ]
+
+
+def _own(config: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of one SAE: that of the training, or what its variant makes of it."""
+    if "variant" not in facts:
+        return config
+    return {**config, **config["variants"][facts["variant"]], "variants": None}
+
+
+def _exported(config: dict[str, Any], facts: dict[str, Any], tensors: Tensors, spec: RunSpec, step: int) -> Exported:
+    kind = _kind(config)
+    return Exported(
+        _folder_name(facts),
+        _described(kind, config, facts, tensors, spec, step),
+        _folded(_INFERENCE[kind](tensors), facts),
+    )
 
 
 def write(sae: Exported, folder: Path) -> Path:
@@ -167,8 +178,10 @@ def _kind(config: dict[str, Any]) -> str:
 
 
 def _folder_name(facts: dict[str, Any]) -> str:
-    return sae_name(msgspec.convert({key: facts[key] for key in Sae.__struct_fields__ if key in facts}, Sae)).replace(
-        " → ", "-to-"
+    return (
+        sae_name(msgspec.convert({key: facts[key] for key in Sae.__struct_fields__ if key in facts}, Sae))
+        .replace(" → ", "-to-")
+        .replace(" #", "-variant-")
     )
 
 

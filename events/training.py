@@ -33,11 +33,13 @@ def about(
     default: str | None = None,
     group: str = "training",
     advanced: bool = False,
+    shared: bool = False,
 ) -> Meta:
     """A configuration field's description.
 
     `unit` names what the number counts, `only` the architectures that the field applies to (None: all of them),
-    `default` what is taken where the value is None, `group` and `advanced` where the form shows it.
+    `default` what is taken where the value is None, `group` and `advanced` where the form shows it. Fields that are
+    `shared`, and those of data and run, are the same for all variants of a training.
     """
     extra: dict[str, Any] = {
         "unit": unit,
@@ -45,6 +47,7 @@ def about(
         "default": default,
         "group": group,
         "advanced": advanced,
+        "shared": shared or group in ("data", "run"),
     }
     return Meta(description=text, extra=extra)
 
@@ -144,6 +147,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             unit="dimensions",
             default="read from the model",
             group="architecture",
+            shared=True,
         ),
     ] = None
     latent_dim: Annotated[
@@ -269,8 +273,12 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = None
 
     # How long and how fast
-    total_steps: Annotated[Annotated[int, Meta(ge=1, le=100_000_000)], about("Optimiser steps.", unit="steps")] = 50_000
-    batch_size: Annotated[Annotated[int, Meta(ge=8, le=1_048_576)], about("Tokens in one step.", unit="tokens")] = 4_096
+    total_steps: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000_000)], about("Optimiser steps.", unit="steps", shared=True)
+    ] = 50_000
+    batch_size: Annotated[
+        Annotated[int, Meta(ge=8, le=1_048_576)], about("Tokens in one step.", unit="tokens", shared=True)
+    ] = 4_096
     learning_rate: Annotated[
         Annotated[float, Meta(ge=1e-6, le=1e-2)] | None,
         about(
@@ -307,7 +315,17 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ),
     ] = None
     seed: Annotated[_Seed, about("Seed of the initialisation.", advanced=True)] = 0
-    data_seed: Annotated[_Seed, about("Seed of the order of rows and of the shuffle.", advanced=True)] = 0
+    data_seed: Annotated[_Seed, about("Seed of the order of rows and of the shuffle.", advanced=True, shared=True)] = 0
+
+    variants: Annotated[
+        Annotated[tuple[dict[str, Any], ...], Meta(max_length=64)] | None,
+        about(
+            "Configurations to train side by side on the same activations: what each of them has otherwise.",
+            default="this configuration only",
+            advanced=True,
+            shared=True,
+        ),
+    ] = None
 
     # Where it runs
     device: Annotated[

@@ -14,6 +14,7 @@ from core.sae.autoencoder import Code, SparseAutoencoder
 from core.sae.normalisation import Ends, Normalisation, Scaled
 from core.sae.recipe import Firing
 from core.sae.registry import architecture
+from core.variants import configurations
 from events.training import HookType, Sae, TrainingConfig, sae_name
 
 from . import schedule
@@ -50,6 +51,8 @@ class Student:
     target_normalisation: Normalisation
     sae: SparseAutoencoder
     optimiser: Adam
+    config: TrainingConfig
+    variant: int | None = None
 
     @classmethod
     def new(
@@ -60,9 +63,10 @@ class Student:
         device: torch.device,
         *,
         target: Pair | None = None,
+        variant: int | None = None,
     ) -> Student:
         """An untrained SAE for the activations that `ends` describes; `config` has its defaults filled in, `target` is
-        what a transcoder gives."""
+        what a transcoder gives, `variant` which one of a training's configurations it is."""
         sae = architecture(config.architecture_type, config.activation).from_config(config, ends, device)
         normalisation, target_normalisation = ends.source.normalisation, ends.target.normalisation
         clip = target_normalisation.variance**-0.5 if config.grad_clip_norm is None else config.grad_clip_norm
@@ -73,7 +77,7 @@ class Student:
             unclipped=type(sae).unclipped,
             rates=type(sae).rates,
         )
-        return cls(pair, target or pair, normalisation, target_normalisation, sae, optimiser)
+        return cls(pair, target or pair, normalisation, target_normalisation, sae, optimiser, config, variant)
 
     @property
     def name(self) -> str:
@@ -140,7 +144,7 @@ class Student:
     def describe(self) -> Sae:
         """The SAE as events name it."""
         layer, hook = self.pair
-        described = Sae(layer=layer, hook=hook, mean_ratio=self.normalisation.mean_ratio)
+        described = Sae(layer=layer, hook=hook, variant=self.variant, mean_ratio=self.normalisation.mean_ratio)
         if self.sae.autoencoder:
             return described
         target_layer, target_hook = self.target
@@ -154,6 +158,8 @@ class Student:
         """What a checkpoint says of it beside its tensors."""
         layer, hook = self.pair
         facts: dict[str, Any] = {"layer": layer, "hook": hook, "normalisation": asdict(self.normalisation)}
+        if self.variant is not None:
+            facts["variant"] = self.variant
         if not self.sae.autoencoder:
             target_layer, target_hook = self.target
             facts |= {
@@ -167,8 +173,10 @@ class Student:
     def of_facts(
         cls, config: TrainingConfig, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device
     ) -> Student:
-        """The SAE that `facts()` told of, still without what it has learnt; `tensors` are those of its checkpoint, from
-        which its widths are taken."""
+        """The SAE that `facts()` told of in a training of `config`, still without what it has learnt; `tensors` are
+        those of its checkpoint, from which its widths are taken."""
+        variant = facts.get("variant")
+        own = configurations(config)[variant or 0]
         source = Scaled(Normalisation(**facts["normalisation"]), torch.zeros(tensors["W_enc"].shape[1]))
         ends, target = Ends(source, source), None
         if "target_hook" in facts:
@@ -176,7 +184,7 @@ class Student:
                 source, Scaled(Normalisation(**facts["target_normalisation"]), torch.zeros_like(tensors["b_dec"]))
             )
             target = (facts["target_layer"], facts["target_hook"])
-        return cls.new(config, (facts["layer"], facts["hook"]), ends, device, target=target)
+        return cls.new(own, (facts["layer"], facts["hook"]), ends, device, target=target, variant=variant)
 
 
 def rate(config: TrainingConfig, step: int) -> float:

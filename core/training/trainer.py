@@ -18,6 +18,7 @@ import torch
 
 from core.config_rules import resolve
 from core.run import CHECKPOINTS, RunSpec
+from core.variants import configurations
 from events.event import Event
 from events.training import (
     CheckpointDeleted,
@@ -133,7 +134,7 @@ class Trainer:
         from core.activations.models import load_model
         from core.activations.statistics import measure
         from core.activations.tokens import TokenRows, open_rows
-        from core.sae.normalisation import Ends, normalisation
+        from core.sae.normalisation import Ends, Scaled, normalisation
 
         include_libraries()
         spec, config = self.spec, self.config
@@ -159,19 +160,24 @@ class Trainer:
         train = rows("train")
         total = config.total_steps * config.batch_size
         if snapshot is None:
-            scaled = {
-                pair: normalisation(
-                    config.normalize_activations,
+            found = measure(lm, train, read, total_tokens=total, progress=self._phase)
+
+            def scaled(one: TrainingConfig, pair: Pair) -> Scaled:
+                facts = found[pair]
+                return normalisation(
+                    one.normalize_activations,
                     mean=facts.mean,
                     mean_norm=facts.mean_norm,
                     variance=facts.variance,
                     sample=facts.sample,
                 )
-                for pair, facts in measure(lm, train, read, total_tokens=total, progress=self._phase).items()
-            }
+
             students = [
-                Student.new(config, pair, Ends(scaled[pair], scaled[target]), device, target=target)
+                Student.new(one, pair, ends, device, target=target, variant=number)
                 for pair, target in zip(pairs, targets, strict=True)
+                for number, one in _numbered(config)
+                for source in (scaled(one, pair),)
+                for ends in (Ends(source, source if target == pair else scaled(one, target)),)
             ]
         else:
             students = students_of(snapshot, config, device)
@@ -364,3 +370,10 @@ def _target_of(config: TrainingConfig, pair: Pair) -> Pair:
     if config.target_hook_type is None:
         return pair
     return pair[0] + (config.target_layer_offset or 0), config.target_hook_type
+
+
+def _numbered(config: TrainingConfig) -> list[tuple[int | None, TrainingConfig]]:
+    """What is trained on the activations of one hook, each with the number of its variant."""
+    if config.variants is None:
+        return [(None, config)]
+    return list(enumerate(configurations(config)))

@@ -88,8 +88,8 @@ def sae_labels(saes: Sequence[Sae], number: int) -> list[str]:
 
 
 def target_l0(config: TrainingConfig | None) -> float | None:
-    """How many latents the configuration wants active on a token; None where it does not say."""
-    if config is None or config.latent_dim is None:
+    """How many latents the configuration wants active on a token; None where it does not say, or variants do."""
+    if config is None or config.latent_dim is None or config.variants:
         return None
     if config.k is not None:
         return float(config.k)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from msgspec import inspect
 from server_harness import TINY, WORDS, Client, serving
 
-from core.config_rules import ABOUT, check
+from core.config_fields import ABOUT
+from core.config_rules import check
 from core.naming import template_description, template_name
 from events import codec
 from events.template import TemplateSaved
@@ -40,6 +41,9 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.floats(low if above is None else above, high, exclude_min=above is not None, allow_infinity=False)
         case inspect.LiteralType(values=allowed):
             return st.sampled_from(allowed)
+        case inspect.DictType():
+            # What a variant may have otherwise, whatever its architecture.
+            return st.fixed_dictionaries({}, optional={"seed": st.integers(0, 9), "learning_rate": st.just(1e-3)})
         case inspect.VarTupleType(item_type=item):
             return st.lists(values(item), max_size=4).map(tuple)
         case inspect.StrType(pattern=str() as pattern):
@@ -101,8 +105,11 @@ async def keeps_every_field(client: Client, raw: dict[str, Any]) -> None:
     assert created.status_code == 201, created.text
     started = (await client.get(f"trainings/{created.json()['id']}"))["config"]
     assert started == checked["config"]
-    # Only what was left to its default is filled in; k stands for the share that it was given as.
-    kept = {field: value for field, value in loaded.items() if value is not None and field != "top_k_sparsity"}
+    # Only what was left to its default is filled in; k stands for the share that it was given as, and variants are told
+    # as what differs.
+    written_anew = ("top_k_sparsity", "variants")
+    kept = {field: value for field, value in loaded.items() if value is not None and field not in written_anew}
+    assert len(started["variants"] or ()) == len(loaded["variants"] or ())
     assert {field: started[field] for field in kept} == kept
     assert (await client.http.delete(f"/api/v1/templates/{saved.json()['id']}")).status_code == 200
 

@@ -26,7 +26,7 @@ from core.training.evaluation import (
 )
 from core.training.optim import Adam
 from core.training.student import Student
-from events.training import EvaluationMade
+from events.training import EvaluationMade, TrainingConfig
 
 WIDTH, CONTEXT, ROWS = 128, 32, 24
 BUDGET = Budget(tokens=10_000, loss_tokens=10_000, seconds=60.0)
@@ -67,9 +67,8 @@ def _student(kind: str, scale: float = 1.0, layer: int = 1) -> Student:
         sae.W_enc.copy_(both)
         sae.W_dec.copy_(both if kind == "copy" else torch.zeros_like(both))
     normalisation = Normalisation("expected_average_only_in", scale, 1.0, 0.0)
-    return Student(
-        (layer, "resid_post"), (layer, "resid_post"), normalisation, normalisation, sae, Adam(sae.named_parameters())
-    )
+    at, optimiser = (layer, "resid_post"), Adam(sae.named_parameters())
+    return Student(at, at, normalisation, normalisation, sae, optimiser, TrainingConfig())
 
 
 def _evaluate(lm: LanguageModel, student: Student, budget: Budget = BUDGET) -> EvaluationMade:
@@ -124,7 +123,8 @@ def test_a_transcoder_that_gives_what_its_target_is_loses_nothing(lm: LanguageMo
     with torch.no_grad():
         sae.W_skip.copy_(torch.eye(WIDTH) * 0.5)
     source, target = (Normalisation("expected_average_only_in", scale, 1.0, 0.0) for scale in (0.4, 0.2))
-    student = Student((1, "resid_post"), (2, "resid_pre"), source, target, sae, Adam(sae.named_parameters()))
+    optimiser = Adam(sae.named_parameters())
+    student = Student((1, "resid_post"), (2, "resid_pre"), source, target, sae, optimiser, TrainingConfig())
     event = _evaluate(lm, student)
     assert _known(event.fvu) < 1e-9
     assert _known(event.fvu_affine) < 1e-6
