@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
@@ -17,32 +17,18 @@ from events.training import Reading, TrainingConfig
 
 from .activations.stored import BUFFER_BYTES, StoredActivations
 from .catalogue import absolute
+from .config_fields import ABOUT, ACTIVATION_FIELDS, TRANSCODERS, applies, only
 from .fields import Problem, convert_fields
 from .folder_rules import find_folder, folder_problems, folder_warnings
+from .variants import configurations, differences, merged
+from .variants import problems as variant_problems
 
 Known = ModelRegistered | StoredActivations
 """What is known of where activations come from."""
 
-BUILT: tuple[str, ...] = ("topk", "batchtopk", "matryoshka", "standard", "jumprelu", "gated")
-"""Architectures that can be trained by this version."""
-
 _UNIT_ROWS = ("topk", "batchtopk", "matryoshka")
-_TRANSCODERS = ("transcoder", "skip")
 _PENALISED = ("standard", "gated", "jumprelu")
 _PER_TOKEN = ("layer_norm", "constant_norm_rescale")
-
-# A transcoder's sparsity fields depend on its activation as an autoencoder's do on its architecture.
-_ACTIVATION_FIELDS = {
-    "k": ("batchtopk",),
-    "top_k_sparsity": ("batchtopk",),
-    "target_l0": ("relu", "jumprelu"),
-    "l1_alpha": ("relu", "jumprelu"),
-    "sparsity_coeff": ("jumprelu",),
-    "initial_threshold": ("jumprelu",),
-    "bandwidth": ("jumprelu",),
-    "auxk_coefficient": ("batchtopk", "jumprelu"),
-}
-
 
 _SPARSITY = frozenset({"architecture_type", "activation", "latent_dim", "k", "top_k_sparsity", "target_l0"})
 """What must be sound for defaults and limits of sparsity to mean anything."""
@@ -77,18 +63,6 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     unregistered: tuple[Problem, ...] = ()
 
 
-def _abouts() -> dict[str, msgspec.Meta]:
-    return {
-        field.name: next(one for one in get_args(field.type)[1:] if isinstance(one, msgspec.Meta) and one.description)
-        for field in msgspec.structs.fields(TrainingConfig)
-    }
-
-
-ABOUT: dict[str, msgspec.Meta] = _abouts()
-"""What `TrainingConfig` says about each field besides its type: a description, and in `extra` unit, only, reading,
-default, group, advanced."""
-
-
 def check(
     raw: Mapping[str, Any],
     models: Iterable[ModelRegistered],
@@ -113,20 +87,17 @@ def check(
     elif not any(problem.field == "activations" for problem in problems):
         known = _registered_model(values, models, problems, unregistered)
         _check_datasets(values, datasets, problems, unregistered)
-    if not any(problem.field == "architecture_type" for problem in problems):
-        problems += _applicability(values)
-    problems += _cross_field(values, known, devices)
-    config = msgspec.convert(values, TrainingConfig)
-    if known is not None and not _SPARSITY.intersection(problem.field for problem in problems):
-        config = resolve(config, known)
-        problems += _resolved_problems(config)
+    problems += _examined(values, problems, known, devices)
+    problems += _variants_examined(values, problems, known, devices)
     if problems:
         return Checked(problems=tuple(dict.fromkeys(problems)), unregistered=tuple(unregistered))
+    config = msgspec.convert(values, TrainingConfig)
     if known is None:
-        return Checked(unregistered=tuple(unregistered), warnings=tuple(_warnings(config, None)))
+        return Checked(unregistered=tuple(unregistered), warnings=_warned(config, None))
+    config = resolve(config, known)
     return Checked(
         config=None if unregistered else config,
-        warnings=tuple(_warnings(config, known)),
+        warnings=_warned(config, known),
         estimate=estimate(config, known, flops_per_second=flops_per_second),
         unregistered=tuple(unregistered),
     )
@@ -161,16 +132,18 @@ def resolve(config: TrainingConfig, known: Known) -> TrainingConfig:
         filled["activations"] = known.source
     else:
         default("training_layers", (known.layers // 2,))
-        default("hook_types", ("mlp_in",) if architecture in _TRANSCODERS else ("resid_post",))
+        default("hook_types", ("mlp_in",) if architecture in TRANSCODERS else ("resid_post",))
         default("context_size", min(known.context_size, 1_024))
         default("dataset_weights", (1.0,) * len(config.datasets))
-    default("normalize_decoder", architecture in _UNIT_ROWS)
+    if architecture not in TRANSCODERS:
+        default("normalize_decoder", architecture in _UNIT_ROWS)
     latents = default("latent_dim", 16 * width)
-    kind: str = architecture
-    if architecture in _TRANSCODERS:
+    if architecture in TRANSCODERS:
         default("target_hook_type", "mlp_out")
-        default("target_layer_offset", 0)
-        kind = default("activation", "batchtopk")
+        if isinstance(known, ModelRegistered):
+            default("target_layer_offset", 0)
+        default("activation", "batchtopk")
+    kind = _kind(config)
 
     wanted = max(1, min(50, width // 8))
     if kind in _UNIT_ROWS:
@@ -194,7 +167,64 @@ def resolve(config: TrainingConfig, known: Known) -> TrainingConfig:
     default("warmup_steps", min(1_000, config.total_steps // 20))
     default("decay_steps", config.total_steps // 5)
     default("eval_interval", max(1, config.total_steps // 10))
-    return msgspec.structs.replace(config, **filled)
+    resolved = msgspec.structs.replace(config, **filled)
+    if config.variants is None:
+        return resolved
+    each = tuple(differences(resolved, resolve(one, known)) for one in configurations(config))
+    return msgspec.structs.replace(resolved, variants=each)
+
+
+def _examined(
+    values: Mapping[str, Any], problems: Sequence[Problem], known: Known | None, devices: Sequence[str] | None
+) -> list[Problem]:
+    """What is wrong with fields that are sound each by itself; `problems` are those that were found in them."""
+    found: list[Problem] = []
+    if not any(problem.field == "architecture_type" for problem in problems):
+        found += _applicability(values)
+    found += _cross_field(values, known, devices)
+    if known is not None and not _SPARSITY.intersection(problem.field for problem in (*problems, *found)):
+        without = {name: value for name, value in values.items() if name != "variants"}
+        found += _resolved_problems(resolve(msgspec.convert(without, TrainingConfig), known))
+    return found
+
+
+def _variants_examined(
+    values: Mapping[str, Any], problems: Sequence[Problem], known: Known | None, devices: Sequence[str] | None
+) -> list[Problem]:
+    """What is wrong with the variants, less what is wrong with the configuration itself."""
+    found = list(variant_problems(values))
+    if found or any(problem.field in ("variants", "architecture_type") for problem in problems):
+        return found
+    told = set(problems)
+    for number, variant in enumerate(values.get("variants") or ()):
+        theirs, wrong = convert_fields(merged(values, variant), TrainingConfig, what="a configuration")
+        wrong += _examined(theirs, wrong, known, devices)
+        found += [
+            Problem("variants", f"Variant {number}: {problem.message}")
+            for problem in dict.fromkeys(wrong)
+            if problem not in told
+        ]
+    return found
+
+
+def _warned(config: TrainingConfig, known: Known | None) -> tuple[Problem, ...]:
+    """Warnings of what is trained; one that not all variants share is at `variants`."""
+    each = [tuple(_warnings(one, known)) for one in configurations(config)]
+    common = [warning for warning in each[0] if all(warning in theirs for theirs in each)]
+    own = [
+        Problem("variants", f"Variant {number}: {warning.message}")
+        for number, theirs in enumerate(each)
+        for warning in theirs
+        if warning not in common
+    ]
+    return (*common, *own)
+
+
+def _kind(config: TrainingConfig) -> str:
+    """The autoencoder that a configuration's sparsity works like: a transcoder's activation decides it."""
+    if config.architecture_type not in TRANSCODERS:
+        return config.architecture_type
+    return {"relu": "standard", "jumprelu": "jumprelu"}.get(config.activation or "", "batchtopk")
 
 
 def default_learning_rate(latents: int, steps: int) -> float:
@@ -206,28 +236,30 @@ def default_learning_rate(latents: int, steps: int) -> float:
 def estimate(config: TrainingConfig, known: Known, *, flops_per_second: float | None = None) -> Estimate:
     """What a resolved configuration will need, from sizes alone."""
     tokens = config.total_steps * config.batch_size
-    width, latents = width_of(known), config.latent_dim or 0
-    saes = _number_of_saes(config)
-    transcoder = config.architecture_type in _TRANSCODERS
-    given = (known.target_width or width) if isinstance(known, StoredActivations) and transcoder else width
-    weights = (width + given) * latents + latents + given + (width * given if config.architecture_type == "skip" else 0)
+    width = width_of(known)
+    given = known.target_width if isinstance(known, StoredActivations) else None
+    each = configurations(config)
+    widest = max(one.latent_dim or 0 for one in each)
+    transcoder = config.architecture_type in TRANSCODERS
+    hooks = _number_of_hooks(config)
+    weights = hooks * sum(_weights(one, width, given) for one in each)
     on_gpu = config.device.startswith("cuda")
     slots = min(2**19, max(tokens // 4, config.batch_size))
     if isinstance(known, StoredActivations):
-        row = (width + (given if transcoder else 0)) * (4 if known.dtype == "float32" else 2)
+        row = (width + (given or 0 if transcoder else 0)) * (4 if known.dtype == "float32" else 2)
         affordable = max(BUFFER_BYTES, 2 * config.batch_size * row)
         buffered, model = min(slots * row, affordable) if config.shuffle else 0, 0
     else:
         element = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2 if on_gpu else 4}[config.model_dtype]
-        buffered = slots * width * element * saes * (2 if transcoder else 1)
+        buffered = slots * width * element * hooks * (2 if transcoder else 1)
         model = (known.parameters or 12 * known.layers * width * width) * element
     memory = {
         # fp32 master weights, gradients and Adam's two moments
-        "weights": weights * saes * 4,
-        "gradients": weights * saes * 4,
-        "optimizer": weights * saes * 8,
+        "weights": weights * 4,
+        "gradients": weights * 4,
+        "optimizer": weights * 8,
         # pre-activations, their selection and the residual, of one SAE at a time
-        "step": 4 * config.batch_size * (2 * latents + 3 * (width + given)),
+        "step": 4 * config.batch_size * (2 * widest + 6 * max(width, given or 0)),
         "buffer": buffered,
         "language_model": model,
     }
@@ -236,11 +268,27 @@ def estimate(config: TrainingConfig, known: Known, *, flops_per_second: float | 
         seconds = tokens * flops_per_token(config, known) / flops_per_second
     return Estimate(
         tokens=tokens,
-        parameters=weights * saes,
+        parameters=weights,
         memory_bytes=sum(memory.values()),
         memory=memory,
         seconds=seconds,
     )
+
+
+def _number_of_hooks(config: TrainingConfig) -> int:
+    return 1 if config.activations else len(config.training_layers or ()) * len(config.hook_types or ())
+
+
+def _weights(config: TrainingConfig, width: int, given: int | None) -> int:
+    """How many numbers an SAE of a resolved configuration has, but for those of its latents' activation; `given` is the
+    width of what a transcoder gives, where it is another."""
+    latents = config.latent_dim or 0
+    if given is None or config.architecture_type not in TRANSCODERS:
+        given = width
+    skip = 0
+    if config.architecture_type == "skip":
+        skip = width * given if config.skip_rank is None else (width + given) * config.skip_rank
+    return (width + given) * latents + latents + given + skip
 
 
 def flops_per_token(config: TrainingConfig, known: Known) -> float:
@@ -251,14 +299,14 @@ def flops_per_token(config: TrainingConfig, known: Known) -> float:
     if isinstance(known, ModelRegistered):
         share = (max(config.training_layers or (), default=0) + 1) / known.layers
         language_model = 2 * (known.parameters or 12 * known.layers * known.hidden_dim**2) * share
-    latents, width = config.latent_dim or 0, width_of(known)
+    saes = sum(_sae_flops(one, width_of(known)) for one in configurations(config))
+    return language_model + _number_of_hooks(config) * saes
+
+
+def _sae_flops(config: TrainingConfig, width: int) -> float:
+    latents = config.latent_dim or 0
     active = config.k or (config.target_l0 or 0) * latents
-    sae = 2 * width * latents * (1 + 4 * active / max(latents, 1))
-    return language_model + sae * _number_of_saes(config)
-
-
-def _number_of_saes(config: TrainingConfig) -> int:
-    return 1 if config.activations else len(config.training_layers or ()) * len(config.hook_types or ())
+    return 2 * width * latents * (1 + 4 * active / max(latents, 1))
 
 
 def find_model(wanted: str, models: Iterable[ModelRegistered]) -> ModelRegistered | None:
@@ -333,8 +381,9 @@ def _applicability(values: Mapping[str, Any]) -> Iterator[Problem]:
     architecture = values.get("architecture_type", "topk")
     reading: Reading = "folder" if values.get("activations") else "text"
     for field in msgspec.structs.fields(TrainingConfig):
-        where = (ABOUT[field.name].extra or {}).get("reading")
-        if where in (None, reading) or values.get(field.name) in (None, "", field.default):
+        if (ABOUT[field.name].extra or {})["reading"] in (None, reading):
+            continue
+        if values.get(field.name) in (None, "", field.default):
             continue
         yield Problem(
             field.name,
@@ -342,25 +391,19 @@ def _applicability(values: Mapping[str, Any]) -> Iterator[Problem]:
             if reading == "folder"
             else f"{field.name} applies to a folder of activations only; name one in activations, or leave it out.",
         )
-    if architecture not in BUILT:
-        yield Problem(
-            "architecture_type",
-            f"architecture_type {architecture!r} cannot be trained by this version; available: {', '.join(BUILT)}.",
-        )
     for field in msgspec.structs.fields(TrainingConfig):
-        only = (ABOUT[field.name].extra or {}).get("only")
-        if values.get(field.name) is None or only is None:
+        name, chosen = field.name, only(field.name)
+        if values.get(name) is None or applies(name, values):
             continue
-        if architecture not in only:
-            yield Problem(field.name, f"{field.name} does not apply to {architecture}; it is for {', '.join(only)}.")
-        elif architecture in _TRANSCODERS and field.name in _ACTIVATION_FIELDS:
+        if chosen is not None and architecture not in chosen:
+            yield Problem(name, f"{name} does not apply to {architecture}; it is for {', '.join(chosen)}.")
+        else:
             activation = values.get("activation") or "batchtopk"
-            if activation not in _ACTIVATION_FIELDS[field.name]:
-                yield Problem(
-                    field.name,
-                    f"{field.name} does not apply to a {architecture} with activation {activation}; it is for"
-                    f" {', '.join(_ACTIVATION_FIELDS[field.name])}.",
-                )
+            yield Problem(
+                name,
+                f"{name} does not apply to a {architecture} with activation {activation}; it is for"
+                f" {', '.join(ACTIVATION_FIELDS[name])}.",
+            )
 
 
 def _cross_field(values: Mapping[str, Any], known: Known | None, devices: Sequence[str] | None) -> Iterator[Problem]:
@@ -375,7 +418,7 @@ def _cross_field(values: Mapping[str, Any], known: Known | None, devices: Sequen
             yield Problem(field, f"{field} is empty; name at least one, or leave it out for the default.")
         if chosen and len(set(chosen)) < len(chosen):
             yield Problem(field, f"{field} names the same one twice.")
-    if architecture in _TRANSCODERS:
+    if architecture in TRANSCODERS:
         if values.get("normalize_activations") in _PER_TOKEN:
             yield Problem(
                 "normalize_activations",
@@ -460,7 +503,7 @@ def _resolved_problems(config: TrainingConfig) -> Iterator[Problem]:
             "target_l0",
             f"target_l0 is {config.target_l0:g} of {latents:,} latents; at most a quarter (0.25) may be active.",
         )
-    if config.target_l0 is not None and config.l1_alpha == 0 and config.architecture_type in ("standard", "gated"):
+    if config.target_l0 is not None and config.l1_alpha == 0 and _kind(config) in ("standard", "gated"):
         yield Problem(
             "l1_alpha",
             "l1_alpha is 0, from where target_l0 cannot steer it; give a start above 0, or leave it out.",
@@ -474,7 +517,7 @@ def _resolved_problems(config: TrainingConfig) -> Iterator[Problem]:
 
 def _penalty_warnings(config: TrainingConfig) -> Iterator[Problem]:
     """What is known of penalties: how a coefficient, a threshold or a bandwidth goes wrong."""
-    architecture = config.architecture_type
+    architecture = _kind(config)
     if architecture not in _PENALISED:
         return
     if config.normalize_decoder:
@@ -547,7 +590,7 @@ def _warnings(config: TrainingConfig, known: Known | None) -> Iterator[Problem]:
             "total_steps",
             f"{config.total_steps:,} steps are few: expect features that are far from learnt.",
         )
-    if config.architecture_type == "jumprelu":
+    if _kind(config) == "jumprelu":
         if config.target_l0 is not None:
             for field in ("sparsity_coeff", "l1_alpha"):
                 if getattr(config, field) is not None:

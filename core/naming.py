@@ -235,6 +235,8 @@ def _text(value: Any) -> str:
         return js_number(value)
     if isinstance(value, list):
         return ", ".join(map(_text, value))  # type: ignore[arg-type]
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_text(one)}" for name, one in value.items()) + "}"  # type: ignore[union-attr]
     return str(value)
 
 
@@ -251,6 +253,8 @@ def _kind(kind: inspect.Type) -> tuple[type, bool]:
             return bool, False
         case inspect.IntType() | inspect.FloatType():
             return float, False
+        case inspect.DictType():
+            return dict, False
         case _:
             return str, False
 

@@ -20,6 +20,7 @@ Reading = Literal["text", "folder"]
 """Where activations come from: a language model that reads text, or a folder of files."""
 
 _TRANSCODERS = ("transcoder", "skip")
+_AUTOENCODERS = ("standard", "jumprelu", "topk", "batchtopk", "gated", "matryoshka")
 _TOPK = ("topk", "batchtopk", "matryoshka", *_TRANSCODERS)
 _PENALISED = ("standard", "gated", "jumprelu", *_TRANSCODERS)
 _JUMPRELU = ("jumprelu", *_TRANSCODERS)
@@ -35,12 +36,14 @@ def about(
     default: str | None = None,
     group: str = "training",
     advanced: bool = False,
+    shared: bool = False,
 ) -> Meta:
     """A configuration field's description.
 
     `unit` names what the number counts, `only` the architectures that the field applies to (None: all of them),
     `reading` the source of activations that it applies to (None: either), `default` what is taken where the value is
-    None, `group` and `advanced` where the form shows it.
+    None, `group` and `advanced` where the form shows it. Fields that are `shared`, and those of data and run, are the
+    same for all variants of a training.
     """
     extra: dict[str, Any] = {
         "unit": unit,
@@ -49,6 +52,7 @@ def about(
         "default": default,
         "group": group,
         "advanced": advanced,
+        "shared": shared or group in ("data", "run"),
     }
     return Meta(description=text, extra=extra)
 
@@ -186,6 +190,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             unit="dimensions",
             default="read from the model",
             group="architecture",
+            shared=True,
         ),
     ] = None
     latent_dim: Annotated[
@@ -211,6 +216,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         bool | None,
         about(
             "Keep every decoder row at norm 1.",
+            only=_AUTOENCODERS,
             default="on for topk, batchtopk and matryoshka",
             group="architecture",
             advanced=True,
@@ -310,8 +316,12 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = None
 
     # How long and how fast
-    total_steps: Annotated[Annotated[int, Meta(ge=1, le=100_000_000)], about("Optimiser steps.", unit="steps")] = 50_000
-    batch_size: Annotated[Annotated[int, Meta(ge=8, le=1_048_576)], about("Tokens in one step.", unit="tokens")] = 4_096
+    total_steps: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000_000)], about("Optimiser steps.", unit="steps", shared=True)
+    ] = 50_000
+    batch_size: Annotated[
+        Annotated[int, Meta(ge=8, le=1_048_576)], about("Tokens in one step.", unit="tokens", shared=True)
+    ] = 4_096
     learning_rate: Annotated[
         Annotated[float, Meta(ge=1e-6, le=1e-2)] | None,
         about(
@@ -348,7 +358,17 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ),
     ] = None
     seed: Annotated[_Seed, about("Seed of the initialisation.", advanced=True)] = 0
-    data_seed: Annotated[_Seed, about("Seed of the order of rows and of the shuffle.", advanced=True)] = 0
+    data_seed: Annotated[_Seed, about("Seed of the order of rows and of the shuffle.", advanced=True, shared=True)] = 0
+
+    variants: Annotated[
+        Annotated[tuple[dict[str, Any], ...], Meta(max_length=64)] | None,
+        about(
+            "Configurations to train side by side on the same activations: what each of them has otherwise.",
+            default="this configuration only",
+            advanced=True,
+            shared=True,
+        ),
+    ] = None
 
     # Where it runs
     device: Annotated[
@@ -414,6 +434,17 @@ class Sae(msgspec.Struct, frozen=True, kw_only=True):
     target_hook: HookType | None = None
     variant: int | None = None
     mean_ratio: float | None = None
+
+
+def sae_name(sae: Sae) -> str:
+    """What an SAE is called: L6.resid_post, or L6.mlp_in → L6.mlp_out for a transcoder; #1 behind it is a variant."""
+    name = f"L{sae.layer}.{sae.hook}"
+    if sae.target_hook is not None:
+        target = sae.layer if sae.target_layer is None else sae.target_layer
+        name += f" → L{target}.{sae.target_hook}"
+    if sae.variant is not None:
+        name += f" #{sae.variant}"
+    return name
 
 
 class TrainingStarted(Event, frozen=True, kw_only=True):
@@ -500,7 +531,8 @@ class EvaluationMade(Event, frozen=True, kw_only=True):
 
     Fractions are 0-1, cross-entropies (`ce_*`) and divergences in nats per token; `tokens` were evaluated.
     `density_histogram` counts latents by log10 of their firing frequency: 60 bins on [-7, 0], then the latents that
-    never fired.
+    never fired. `fvu_affine` is what an affine map from source to target leaves unexplained, None for autoencoders:
+    a transcoder's latents add something where `fvu` is below it.
     """
 
     step: int
@@ -521,6 +553,7 @@ class EvaluationMade(Event, frozen=True, kw_only=True):
     density_histogram: tuple[int, ...] = ()
     verdict: Literal["good", "watch", "bad"] | None = None
     reasons: tuple[str, ...] = ()
+    fvu_affine: float | None = None
 
 
 class TrainingPaused(Event, frozen=True, kw_only=True):

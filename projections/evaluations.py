@@ -39,6 +39,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     density_histogram: tuple[int, ...]
     verdict: str | None
     reasons: tuple[str, ...]
+    fvu_affine: float | None
 
 
 class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +65,7 @@ class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
     density_histogram: list[int]
     verdict: str | None
     reasons: list[str]
+    fvu_affine: float | None
 
 
 EVALUATIONS = Table("evaluations", Evaluation, ("training", "step", "sae"))

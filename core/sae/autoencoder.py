@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple, NotRequired, Self, TypedDict
+from typing import Any, ClassVar, NamedTuple, NotRequired, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 from events.training import TrainingConfig
 
 from . import sparse
-from .normalisation import Normalisation
+from .normalisation import Ends
 from .recipe import Firing, auxiliary_loss, normalise_rows_, project_rows_, random_directions, tied_scale
 
 
@@ -44,8 +44,10 @@ class Code(NamedTuple):
 class Shared(TypedDict):
     """What every architecture is made from.
 
-    `variance` is V of the inputs, `centre (n)` their mean; `unit_decoder` keeps decoder rows at norm 1, which start at
-    `row_norm`; `products` is what the step computes with: "sparse", "dense", or None for the faster one on the device.
+    `width` is that of the output, m, `variance` V of what it is to be and `centre (m)` the mean of that; `unit_decoder`
+    keeps decoder rows at norm 1, which start at `row_norm`; `source_centre (n)` is the mean of what a transcoder reads
+    (None: it is none); `products` is what the step computes with: "sparse", "dense", or None for the faster one on the
+    device.
     `matmul_dtype` bfloat16 rounds the factors of the dense products (the weights and sparse products stay as they are).
     """
 
@@ -57,15 +59,14 @@ class Shared(TypedDict):
     row_norm: NotRequired[float]
     seed: NotRequired[int]
     centre: NotRequired[Tensor | None]
+    source_centre: NotRequired[Tensor | None]
     device: NotRequired[torch.device | str]
     dtype: NotRequired[torch.dtype]
     matmul_dtype: NotRequired[torch.dtype | None]
     products: NotRequired[str | None]
 
 
-def shared_settings(
-    config: TrainingConfig, normalisation: Normalisation, centre: Tensor, device: torch.device
-) -> Shared:
+def shared_settings(config: TrainingConfig, ends: Ends, device: torch.device) -> Shared:
     """What `config` says about all architectures.
 
     Raises ValueError where a field has no value that only the server's rules would have filled in.
@@ -73,13 +74,15 @@ def shared_settings(
     latents, dead_after = config.latent_dim, config.dead_token_threshold
     if latents is None or dead_after is None:
         raise ValueError("latent_dim and dead_token_threshold must be set before training.")
+    target = ends.target
     return Shared(
-        width=centre.shape[0],
+        width=target.centre.shape[0],
         latents=latents,
-        variance=normalisation.variance,
+        variance=target.normalisation.variance,
         dead_after=dead_after,
         seed=config.seed,
-        centre=centre,
+        centre=target.centre,
+        source_centre=None if target is ends.source else ends.source.centre,
         device=device,
         matmul_dtype=torch.bfloat16 if config.dtype == "bfloat16" else None,
     )
@@ -88,9 +91,13 @@ def shared_settings(
 class SparseAutoencoder(nn.Module, ABC):
     """A trainable sparse autoencoder with pre-activations p = (x - b_dec) W_enc + b_enc and output f W_dec + b_dec.
 
-    Inputs and outputs (B, n) are in normalised units. Parameters `W_enc (F, n)`, `b_enc (F)`, `W_dec (F, n)`,
-    `b_dec (n)` in float32; the encoder starts as the decoder.
+    A transcoder (`core.sae.transcoder`) does not subtract b_dec, which belongs to the space of its output. Inputs
+    (B, n) and outputs (B, m) are in normalised units, m = n but for transcoders. Parameters `W_enc (F, n)`,
+    `b_enc (F)`, `W_dec (F, m)`, `b_dec (m)` in float32; the encoder starts as the decoder.
     """
+
+    autoencoder: ClassVar[bool] = True
+    """Whether it gives what it reads."""
 
     unclipped: ClassVar[tuple[str, ...]] = ()
     """Parameters that count neither in the gradient's norm nor in the clipping."""
@@ -112,12 +119,16 @@ class SparseAutoencoder(nn.Module, ABC):
         row_norm: float = 1.0,
         seed: int = 0,
         centre: Tensor | None = None,
+        source_centre: Tensor | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         matmul_dtype: torch.dtype | None = None,
         products: str | None = None,
     ) -> None:
         super().__init__()
+        if (source_centre is None) != self.autoencoder:
+            wrong = "another" if self.autoencoder else "its own"
+            raise ValueError(f"{type(self).__name__} cannot give the activations of {wrong} hook.")
         device = torch.device(device)
         self.variance = variance
         self.unit_decoder = unit_decoder
@@ -134,10 +145,16 @@ class SparseAutoencoder(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def from_config(
-        cls, config: TrainingConfig, normalisation: Normalisation, centre: Tensor, device: torch.device
-    ) -> Self:
-        """A new SAE on `device` for activations of mean `centre (n)`; `config` has its defaults filled in."""
+    def from_config(cls, config: TrainingConfig, ends: Ends, device: torch.device) -> Self:
+        """A new SAE on `device` for the activations that `ends` describes; `config` has its defaults filled in."""
+
+    @classmethod
+    def own_settings(cls, config: TrainingConfig) -> dict[str, Any]:
+        """What it is made from besides what the classes it extends are made from.
+
+        Raises ValueError where a field has no value that only the server's rules would have filled in.
+        """
+        return {}
 
     @property
     @abstractmethod
@@ -152,11 +169,13 @@ class SparseAutoencoder(nn.Module, ABC):
     @torch.no_grad()
     def scale_encoder(self, x: Tensor) -> None:
         """Fit the encoder's scale to the first batch `x (B, n)`; once, before the first step."""
-        self.W_enc.mul_(tied_scale(self.reconstruct(x) - self.b_dec, x - self.b_dec))
+        if self.autoencoder:
+            self.W_enc.mul_(tied_scale(self.reconstruct(x) - self.b_dec, x - self.b_dec))
 
     @abstractmethod
-    def losses(self, x: Tensor, step: int) -> Losses:
-        """Loss of a batch `x (B, n)`, that of training step `step` (from 1); records which latents fired."""
+    def losses(self, x: Tensor, step: int, target: Tensor | None = None) -> Losses:
+        """Loss of a batch `x (B, n)`, that of training step `step` (from 1), whose output is to be `target (B, m)`
+        (None: `x`); records which latents fired."""
 
     def before_update(self) -> None:
         """After the backward pass, before clipping."""
@@ -173,15 +192,15 @@ class SparseAutoencoder(nn.Module, ABC):
         """Inference: the latents of `x (B, n)`."""
 
     @torch.no_grad()
-    def decode(self, code: Code) -> Tensor:
-        """Inference: the output (B, n) of `code`."""
+    def decode(self, code: Code, x: Tensor) -> Tensor:
+        """Inference: the output (B, m) of `code`, the latents of `x (B, n)`."""
         if self.sparse:
-            return sparse.decode(code.values, self.W_dec, code.active) + self.b_dec
-        return self._product(code.active.dense(code.values), self.W_dec) + self.b_dec
+            return self._output(sparse.decode(code.values, self.W_dec, code.active), x)
+        return self._output(self._product(code.active.dense(code.values), self.W_dec), x)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Inference: the output (B, n) for `x (B, n)`."""
-        return self.decode(self.encode(x))
+        """Inference: the output (B, m) for `x (B, n)`."""
+        return self.decode(self.encode(x), x)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint keeps, by name: parameters, and what steps to come depend on besides."""
@@ -211,14 +230,39 @@ class SparseAutoencoder(nn.Module, ABC):
     def _restore_state(self, tensors: dict[str, Tensor]) -> None:
         self.firing.restore({name: tensors[f"firing.{name}"] for name in self.firing.tensors()})
 
+    def _centred(self, x: Tensor) -> Tensor:
+        """What the encoder's weights multiply, without gradient: `x (B, n)`, less b_dec in an autoencoder."""
+        return x - self.b_dec.detach() if self.autoencoder else x
+
+    def _output(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """The output (B, m): `decoded`, what the latents of `x (B, n)` give, and what does not depend on latents."""
+        return decoded + self.b_dec
+
+    def _rank(self, p: Tensor, columns: Tensor | None = None) -> Tensor:
+        """What pre-activations `p (B, F)` of `columns` (None: all) are compared by, without gradient: with free rows
+        p_i·‖W_dec_i‖. Not in a transcoder, whose rows begin at 0."""
+        p = p.detach()
+        if self.unit_decoder or not self.autoencoder:
+            return p
+        rows = self.W_dec.detach()
+        return p * (rows if columns is None else rows[columns]).norm(dim=1)
+
     def _pre_activations(self, centred: Tensor, *, gradient: bool) -> Tensor:
-        """p (B, F) of `centred (B, n)`, the input less b_dec; `gradient`: with that of W_enc, b_enc and b_dec."""
+        """p (B, F) of `centred (B, n)`; `gradient`: with that of W_enc, b_enc and, in an autoencoder, b_dec."""
         if not gradient:
             with torch.no_grad(), self._rounded():
                 return linear(centred, self.W_enc, self.b_enc)
         return self._linear(centred, self.W_enc, self.b_enc)
 
+    def _active_pre_activations(self, values: Tensor, centred: Tensor, active: sparse.Active) -> Tensor:
+        """`values (nnz)`, those of p at `active`, with the gradient that `_pre_activations` would give them."""
+        origin = self.b_dec if self.autoencoder else None
+        return sparse.encode(values, centred, self.W_enc, self.b_enc, origin, active)
+
     def _linear(self, centred: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if not self.autoencoder:
+            with self._rounded():
+                return linear(centred, weight, bias)
         # Adds zeros, but carries the gradient of b_dec: -(sum over the batch of dp) W_enc, reduced before the product.
         shift = (self.b_dec - self.b_dec.detach()) @ weight.detach().T
         with self._rounded():
@@ -235,15 +279,13 @@ class SparseAutoencoder(nn.Module, ABC):
         """
         dead = self.firing.dead
         count = dead.numel()
-        rank = p.detach()[:, dead]
-        if not self.unit_decoder:
-            rank = rank * self.W_dec.detach()[dead].norm(dim=1)
+        rank = self._rank(p[:, dead], dead)
         places = rank.topk(min(k_aux, count), dim=1, sorted=False).indices
         indices = dead[places]
         if with_sparse:
             active = sparse.Active.of_rows(indices, self.latents)
             values = p.gather(1, indices).flatten().to(centred.dtype)
-            f = torch.relu(sparse.encode(values, centred, self.W_enc, self.b_enc, self.b_dec, active))
+            f = torch.relu(self._active_pre_activations(values, centred, active))
             explained = sparse.decode(f, self.W_dec, active)
         else:
             f = torch.relu(p.gather(1, indices)).to(self.W_dec.dtype)

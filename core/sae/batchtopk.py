@@ -40,20 +40,20 @@ class BatchTopK(Counted):
         """What p_i·‖W_dec_i‖ must exceed at inference."""
 
     @classmethod
-    def _own_settings(cls, config: TrainingConfig) -> dict[str, Any]:
+    def own_settings(cls, config: TrainingConfig) -> dict[str, Any]:
         if config.warmup_steps is None:
             raise ValueError("warmup_steps must be set before training.")
-        return {"warmup": config.warmup_steps}
+        return {**super().own_settings(config), "warmup": config.warmup_steps}
 
     @torch.no_grad()
     def scale_encoder(self, x: Tensor) -> None:
         # Before the first step there is no threshold; what the first batch would keep gives one.
-        self.threshold = self._cut(self._rank(self._pre_activations(x - self.b_dec, gradient=False)))[1]
+        self.threshold = self._cut(self._rank(self._pre_activations(self._centred(x), gradient=False)))[1]
         super().scale_encoder(x)
 
-    def losses(self, x: Tensor, step: int) -> Losses:
-        tokens = x.shape[0]
-        centred = x - self.b_dec.detach()
+    def losses(self, x: Tensor, step: int, target: Tensor | None = None) -> Losses:
+        tokens, target = x.shape[0], x if target is None else target
+        centred = self._centred(x)
         # With sparse products only the active entries need a gradient, and `sparse.encode` gives it to them.
         p = self._pre_activations(centred, gradient=not self.sparse)
         rank = self._rank(p.detach())
@@ -61,14 +61,14 @@ class BatchTopK(Counted):
         if self.sparse:
             active, places = kept.pattern()
             values = p.flatten()[places].to(x.dtype)
-            f = sparse.encode(values, centred, self.W_enc, self.b_enc, self.b_dec, active)
+            f = self._active_pre_activations(values, centred, active)
             outputs = self._outputs_sparse(f, active)
             hits = torch.zeros_like(self.firing.counts).index_add_(0, active.col, torch.ones_like(places))
         else:
             mask = kept.mask()
             outputs = self._outputs_dense(torch.where(mask, p, 0).to(x.dtype))
             hits = mask.sum(dim=0)
-        errors = [x - (output + self.b_dec) for output in outputs]
+        errors = [target - self._output(output, x) for output in outputs]
         squares = torch.stack([error.square().sum() for error in errors])
         total = reconstruction = squares.mean() / (tokens * self.variance)
         auxiliary = torch.zeros_like(reconstruction)
@@ -80,7 +80,7 @@ class BatchTopK(Counted):
         with torch.no_grad():
             self._remember(cut, torch.isfinite(squares[-1]), step)
             fired = self.firing.record_hits(hits, tokens)
-            spread = (x - x.mean(dim=0)).square().sum()
+            spread = (target - target.mean(dim=0)).square().sum()
             return Losses(
                 total=total,
                 reconstruction=reconstruction.detach(),
@@ -93,12 +93,9 @@ class BatchTopK(Counted):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Code:
-        p = self._pre_activations(x - self.b_dec, gradient=False)
+        p = self._pre_activations(self._centred(x), gradient=False)
         active, places = sparse.Active.of_mask(self._rank(p) > torch.clamp_min(self.threshold, 0.0))
         return Code(p.flatten()[places].to(x.dtype), active)
-
-    def _rank(self, p: Tensor) -> Tensor:
-        return p if self.unit_decoder else p * self.W_dec.detach().norm(dim=1)
 
     def _outputs_sparse(self, f: Tensor, active: sparse.Active) -> list[Tensor]:
         """Outputs (B, n) without the bias, the loss being the mean of theirs; the last is that of all latents."""

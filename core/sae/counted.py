@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 import torch
-from torch import Tensor
 
 from events.training import TrainingConfig
 
 from .autoencoder import Shared, SparseAutoencoder, shared_settings
-from .normalisation import Normalisation
+from .normalisation import Ends
 from .recipe import auxiliary_latents
 
 
@@ -26,21 +25,14 @@ class Counted(SparseAutoencoder):
         self.k_aux = auxiliary_latents(shared["width"], k)
 
     @classmethod
-    def from_config(
-        cls, config: TrainingConfig, normalisation: Normalisation, centre: Tensor, device: torch.device
-    ) -> Self:
+    def from_config(cls, config: TrainingConfig, ends: Ends, device: torch.device) -> Self:
         """Raises ValueError where a field has no value that only the server's rules would have filled in."""
-        shared = shared_settings(config, normalisation, centre, device)
-        shared["unit_decoder"] = config.normalize_decoder is not False
+        shared = shared_settings(config, ends, device)
+        shared["unit_decoder"] = cls.autoencoder and config.normalize_decoder is not False
         if config.k is None:
             raise ValueError("k must be set before training.")
         auxk = 1 / 8 if config.auxk_coefficient is None else config.auxk_coefficient
-        return cls(k=config.k, auxk_coefficient=auxk, **cls._own_settings(config), **shared)
-
-    @classmethod
-    def _own_settings(cls, config: TrainingConfig) -> dict[str, Any]:
-        """What an architecture is made from besides."""
-        return {}
+        return cls(k=config.k, auxk_coefficient=auxk, **cls.own_settings(config), **shared)
 
     @property
     def wanted_l0(self) -> float:

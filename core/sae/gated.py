@@ -40,7 +40,7 @@ class Gated(SizePenalised):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Code:
-        u = self._pre_activations(x - self.b_dec, gradient=False).to(x.dtype)
+        u = self._pre_activations(self._centred(x), gradient=False).to(x.dtype)
         active, places = sparse.Active.of_mask(u > self.threshold())
         return Code(self._magnitudes(u.flatten()[places], active.col), active)
 
@@ -62,7 +62,7 @@ class Gated(SizePenalised):
 
     def _sparse(self, p: Tensor, centred: Tensor) -> Terms:
         active, places = sparse.Active.of_mask(p > self.threshold().detach())
-        u = sparse.encode(p.flatten()[places], centred, self.W_enc, self.b_enc, self.b_dec, active)
+        u = self._active_pre_activations(p.flatten()[places], centred, active)
         a = u + self.b_gate[active.col]
         f = self._magnitudes(u, active.col)
         sizes = a.new_zeros(self.latents).index_add(0, active.col, a)

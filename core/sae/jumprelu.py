@@ -27,7 +27,7 @@ from events.training import TrainingConfig
 from . import sparse
 from .autoencoder import Shared, shared_settings
 from .control import Control, Fixed, SignedP
-from .normalisation import Normalisation
+from .normalisation import Ends
 from .penalised import WARM_UP, Penalised, Terms
 from .recipe import auxiliary_latents
 
@@ -83,11 +83,9 @@ class JumpReLU(Penalised):
         self.theta = nn.Parameter(torch.full_like(self.b_enc.data, threshold))
 
     @classmethod
-    def from_config(
-        cls, config: TrainingConfig, normalisation: Normalisation, centre: Tensor, device: torch.device
-    ) -> Self:
+    def from_config(cls, config: TrainingConfig, ends: Ends, device: torch.device) -> Self:
         """Raises ValueError where a field has no value that only the server's rules would have filled in."""
-        shared = shared_settings(config, normalisation, centre, device)
+        shared = shared_settings(config, ends, device)
         shared["unit_decoder"] = config.normalize_decoder is True
         if config.initial_threshold is None or config.bandwidth is None:
             raise ValueError("initial_threshold and bandwidth must be set before training.")
@@ -107,6 +105,7 @@ class JumpReLU(Penalised):
             bandwidth=config.bandwidth,
             auxk_coefficient=1 / 8 if config.auxk_coefficient is None else config.auxk_coefficient,
             control=control,
+            **cls.own_settings(config),
             **shared,
         )
 
@@ -126,7 +125,7 @@ class JumpReLU(Penalised):
     def _sparse(self, p: Tensor, centred: Tensor) -> Terms:
         # The entries just below their threshold are no latents, but have a gradient for it.
         active, places = sparse.Active.of_mask(p > self.theta.detach() - self.bandwidth / 2)
-        values = sparse.encode(p.flatten()[places], centred, self.W_enc, self.b_enc, self.b_dec, active)
+        values = self._active_pre_activations(p.flatten()[places], centred, active)
         f, gate = jump(values, self.theta.index_select(0, active.col), self.bandwidth)
         hits = torch.zeros_like(self.firing.counts).index_add_(0, active.col, gate.detach().to(torch.int64))
         return Terms(

@@ -8,7 +8,7 @@ variance are fixed before the first step and never updated.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,10 +62,28 @@ class Normalisation:
                 return raw / size, TokenScale(0.0, size)
 
 
-def normalisation(
-    mode: Mode, *, mean: Tensor, mean_norm: float, variance: float, sample: Tensor
-) -> tuple[Normalisation, Tensor]:
-    """A normalisation from raw statistics, and the mean (n) of what comes out of it, in float32.
+class Scaled(NamedTuple):
+    """The activations at a hook: how they are scaled, and the mean (n) of what comes out of that, in float32."""
+
+    normalisation: Normalisation
+    centre: Tensor
+
+
+class Ends(NamedTuple):
+    """The activations that an SAE reads, and those that it is to give: others for a transcoder only."""
+
+    source: Scaled
+    target: Scaled
+
+    @classmethod
+    def same(cls, normalisation: Normalisation, centre: Tensor) -> Ends:
+        """Those of an autoencoder."""
+        scaled = Scaled(normalisation, centre)
+        return cls(scaled, scaled)
+
+
+def normalisation(mode: Mode, *, mean: Tensor, mean_norm: float, variance: float, sample: Tensor) -> Scaled:
+    """A normalisation from raw statistics.
 
     `mean (n)`, `mean_norm` = E‖raw‖ and `variance` = E‖raw - E raw‖² are of all tokens that were measured;
     `sample (S, n)` holds some of them, from which the per-token modes take mean and variance.
@@ -86,4 +104,4 @@ def normalisation(
         if not spread > 0:
             raise ValueError(f"The activations do not vary under {mode}: there is nothing to learn.")
     ratio = float(centre.norm()) / spread**0.5
-    return Normalisation(mode, scale, spread, ratio), centre.to(torch.float32)
+    return Scaled(Normalisation(mode, scale, spread, ratio), centre.to(torch.float32))

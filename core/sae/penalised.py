@@ -20,7 +20,7 @@ from events.training import TrainingConfig
 from . import sparse
 from .autoencoder import Code, Losses, Shared, SparseAutoencoder, shared_settings
 from .control import Control, Fixed, LogPI
-from .normalisation import Normalisation
+from .normalisation import Ends
 
 WARM_UP = 0.05
 """Share of the run over which a fixed coefficient rises from 0."""
@@ -107,14 +107,14 @@ class Penalised(SparseAutoencoder):
         if self.unit_decoder:
             super().scale_encoder(x)
 
-    def losses(self, x: Tensor, step: int) -> Losses:
-        tokens = x.shape[0]
-        centred = x - self.b_dec.detach()
+    def losses(self, x: Tensor, step: int, target: Tensor | None = None) -> Losses:
+        tokens, target = x.shape[0], x if target is None else target
+        centred = self._centred(x)
         # Sparse products are for the CPU, where reading a number waits for nothing.
         with_sparse = self.sparse and float(self._density) < _SPARSE_BELOW
         p = self._pre_activations(centred, gradient=not with_sparse).to(x.dtype)
         terms = self._sparse(p, centred) if with_sparse else self._dense(p)
-        error = x - (terms.output + self.b_dec)
+        error = target - self._output(terms.output, x)
         squares = error.square().sum()
         reconstruction = squares / (tokens * self.variance)
         with torch.no_grad():
@@ -127,12 +127,12 @@ class Penalised(SparseAutoencoder):
         if self.firing.dead.numel() > 0:
             auxiliary = self._bring_back(p, centred, error.detach(), with_sparse=with_sparse)
         if terms.gate is not None:
-            gate = (centred - terms.gate).square().sum() / (tokens * self.variance)
+            gate = (target - self.b_dec.detach() - terms.gate).square().sum() / (tokens * self.variance)
             auxiliary = gate if auxiliary is None else auxiliary + gate
         if auxiliary is not None:
             total = total + auxiliary
         with torch.no_grad():
-            spread = (x - x.mean(dim=0)).square().sum()
+            spread = (target - target.mean(dim=0)).square().sum()
             return Losses(
                 total=total,
                 reconstruction=reconstruction.detach(),
@@ -146,7 +146,7 @@ class Penalised(SparseAutoencoder):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Code:
-        p = self._pre_activations(x - self.b_dec, gradient=False).to(x.dtype)
+        p = self._pre_activations(self._centred(x), gradient=False).to(x.dtype)
         active, places = sparse.Active.of_mask(p > self.threshold())
         return Code(p.flatten()[places], active)
 
@@ -164,14 +164,12 @@ class SizePenalised(Penalised):
     """With a penalty on the latents' size; dead latents are pushed."""
 
     @classmethod
-    def from_config(
-        cls, config: TrainingConfig, normalisation: Normalisation, centre: Tensor, device: torch.device
-    ) -> Self:
+    def from_config(cls, config: TrainingConfig, ends: Ends, device: torch.device) -> Self:
         """Raises ValueError where a field has no value that only the server's rules would have filled in."""
-        shared = shared_settings(config, normalisation, centre, device)
+        shared = shared_settings(config, ends, device)
         shared["unit_decoder"] = config.normalize_decoder is True
-        control = control_of_size(config, shared["latents"], normalisation.variance, device)
-        return cls(control=control, **shared)
+        control = control_of_size(config, shared["latents"], shared["variance"], device)
+        return cls(control=control, **cls.own_settings(config), **shared)
 
     def _push(self, centred: Tensor, bias: Tensor) -> Tensor:
         """lam_P · mean Σ_dead relu(0.1 - p_i) with the pre-activations' `bias (F)`, lam_P = 1e-3 / V (after Circuits

@@ -97,7 +97,7 @@ class Active:
 class _Encode(Function):
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, centred: Tensor, weight: Tensor, bias: Tensor, centre: Tensor, active: Active
+        ctx: Any, values: Tensor, centred: Tensor, weight: Tensor, bias: Tensor, centre: Tensor | None, active: Active
     ) -> Tensor:
         ctx.save_for_backward(centred, weight)
         ctx.active = active
@@ -114,7 +114,7 @@ class _Encode(Function):
         bias_gradient = weight.new_zeros(weight.shape[0]).index_add_(0, active.col, gradient)
         weight_gradient = active.transposed(gradient) @ centred
         # The centre enters every pre-activation as -W·centre: summed over the batch before the product.
-        centre_gradient = -(bias_gradient @ weight)
+        centre_gradient = -(bias_gradient @ weight) if ctx.needs_input_grad[4] else None
         return None, None, weight_gradient, bias_gradient, centre_gradient, None
 
 
@@ -138,12 +138,14 @@ class _Decode(Function):
         return sampled, weight_gradient, None
 
 
-def encode(values: Tensor, centred: Tensor, weight: Tensor, bias: Tensor, centre: Tensor, active: Active) -> Tensor:
+def encode(
+    values: Tensor, centred: Tensor, weight: Tensor, bias: Tensor, centre: Tensor | None, active: Active
+) -> Tensor:
     """The active pre-activations with their gradient.
 
     `values (nnz)` are the entries of `centred @ weight^T + bias` at `active`, computed without gradient, where
-    `centred (B, n)` is the input less `centre (n)`; `weight (F, n)`, `bias (F)`. Returns `values` with a gradient for
-    weight, bias and centre.
+    `centred (B, n)` is the input less `centre (n)` (None: the input); `weight (F, n)`, `bias (F)`. Returns `values`
+    with a gradient for weight, bias and centre.
     """
     return _Encode.apply(values, centred, weight, bias, centre, active)  # pyright: ignore[reportReturnType]
 

@@ -30,7 +30,7 @@ class Standard(SizePenalised):
 
     def _sparse(self, p: Tensor, centred: Tensor) -> Terms:
         active, places = sparse.Active.of_mask(p > 0)
-        f = sparse.encode(p.flatten()[places], centred, self.W_enc, self.b_enc, self.b_dec, active)
+        f = self._active_pre_activations(p.flatten()[places], centred, active)
         sizes = f.new_zeros(self.latents).index_add(0, active.col, f)
         hits = torch.zeros_like(self.firing.counts).index_add_(0, active.col, torch.ones_like(places))
         penalty = self._penalty(sizes, p.shape[0])

@@ -19,14 +19,14 @@ from .counted import Counted
 class TopK(Counted):
     """`k` latents a token, and an auxiliary loss of weight `auxk_coefficient` for the dead ones."""
 
-    def losses(self, x: Tensor, step: int) -> Losses:
-        tokens = x.shape[0]
-        centred = x - self.b_dec.detach()
+    def losses(self, x: Tensor, step: int, target: Tensor | None = None) -> Losses:
+        tokens, target = x.shape[0], x if target is None else target
+        centred = self._centred(x)
         # With sparse products only the active entries need a gradient, and `sparse.encode` gives it to them.
         p = self._pre_activations(centred, gradient=not self.sparse)
         indices = self._choose(p.detach())
         f, output = self._sparse(p, centred, indices) if self.sparse else self._dense(p, indices)
-        error = x - (output + self.b_dec)
+        error = target - self._output(output, x)
         squares = error.square().sum()
         total = reconstruction = squares / (tokens * self.variance)
         auxiliary = torch.zeros_like(reconstruction)
@@ -37,7 +37,7 @@ class TopK(Counted):
             total = reconstruction + auxiliary
         with torch.no_grad():
             fired = self.firing.record(indices.flatten(), f.flatten() > 0, tokens)
-            spread = (x - x.mean(dim=0)).square().sum()
+            spread = (target - target.mean(dim=0)).square().sum()
             return Losses(
                 total=total,
                 reconstruction=reconstruction.detach(),
@@ -50,19 +50,18 @@ class TopK(Counted):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Code:
-        p = self._pre_activations(x - self.b_dec, gradient=False)
+        p = self._pre_activations(self._centred(x), gradient=False)
         indices = self._choose(p)
         return Code(torch.relu(p.gather(1, indices)).to(x.dtype).flatten(), sparse.Active.of_rows(indices, p.shape[1]))
 
     def _choose(self, p: Tensor) -> Tensor:
-        rank = p if self.unit_decoder else p * self.W_dec.detach().norm(dim=1)
-        return rank.topk(self.k, dim=1, sorted=False).indices
+        return self._rank(p).topk(self.k, dim=1, sorted=False).indices
 
     def _sparse(self, p: Tensor, centred: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Latents at `indices (B, k)` and their output (B, n) without the bias, with gradients."""
         active = sparse.Active.of_rows(indices, self.latents)
         values = p.gather(1, indices).flatten().to(centred.dtype)
-        f = torch.relu(sparse.encode(values, centred, self.W_enc, self.b_enc, self.b_dec, active))
+        f = torch.relu(self._active_pre_activations(values, centred, active))
         return f, sparse.decode(f, self.W_dec, active)
 
     def _dense(self, p: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from core.sae.autoencoder import Code
 from events.training import EvaluationMade
 
+from .affine import AffineFit
 from .student import Pair, Student
 
 if TYPE_CHECKING:
@@ -80,9 +81,13 @@ class _Sums:
     output_square: Tensor
     product: Tensor
     fired: Tensor
+    affine: AffineFit | None
+    """What a map without latents would leave unexplained; None for an autoencoder, which could copy."""
 
     @classmethod
-    def zero(cls, width: int, latents: int, device: torch.device) -> _Sums:
+    def zero(cls, student: Student, device: torch.device) -> _Sums:
+        sae, width = student.sae, student.width
+
         def scalar() -> Tensor:
             return torch.zeros((), dtype=torch.float64, device=device)
 
@@ -92,11 +97,14 @@ class _Sums:
             target_square=scalar(),
             output_square=scalar(),
             product=scalar(),
-            fired=torch.zeros(latents, dtype=torch.int64, device=device),
+            fired=torch.zeros(sae.latents, dtype=torch.int64, device=device),
+            affine=None if sae.autoencoder else AffineFit(student.source_width, width, device),
         )
 
-    def add(self, raw: Tensor, output: Tensor, code: Code) -> None:
-        target, output = raw.double(), output.double()
+    def add(self, source: Tensor, target: Tensor, output: Tensor, code: Code) -> None:
+        if self.affine is not None:
+            self.affine.add(source, target)
+        target, output = target.double(), output.double()
         self.error += (target - output).square().sum()
         self.target += target.sum(dim=0)
         self.target_square += target.square().sum()
@@ -143,14 +151,13 @@ class Evaluating(ABC):
 
     def _reconstruct(self, limit: int, deadline: float, interrupted: Callable[[], bool]) -> tuple[list[_Sums], int]:
         students = self._students
-        sums = [_Sums.zero(student.width, student.sae.latents, self._device) for student in students]
+        sums = [_Sums.zero(student, self._device) for student in students]
         tokens = 0
-        for activations in self._batches(limit):
+        for raw in self._batches(limit):
             for student, each in zip(students, sums, strict=True):
-                raw = activations[student.pair]
-                output, code = student.reconstruct(raw)
-                each.add(raw, output, code)
-            tokens += len(activations[students[0].pair])
+                output, code = student.reconstruct(raw[student.pair])
+                each.add(raw[student.pair], raw[student.target], output, code)
+            tokens += len(raw[students[0].pair])
             if time.monotonic() > deadline or interrupted():
                 break
         return sums, tokens
@@ -178,14 +185,22 @@ class Evaluating(ABC):
         if losses is not None and losses.zero > losses.clean:
             recovered = _finite((losses.zero - losses.spliced) / (losses.zero - losses.clean))
         dead = int(sae.firing.count_dead())
+        left = None if sums.affine is None else sums.affine.fvu()
+        affine = None if left is None else _finite(left)
         judgement, reasons = verdict(
-            recovered=recovered, dead_share=dead / sae.latents, l0=l0, wanted_l0=sae.wanted_l0, fvu=fvu
+            recovered=recovered,
+            dead_share=dead / sae.latents,
+            l0=l0,
+            wanted_l0=sae.wanted_l0,
+            fvu=fvu,
+            fvu_affine=affine,
         )
         return EvaluationMade(
             step=step,
             sae=index,
             tokens=tokens,
             fvu=fvu,
+            fvu_affine=affine,
             l0=l0,
             dead_latents=dead,
             dense_latents=int((density > DENSE).sum()),
@@ -214,7 +229,7 @@ class Evaluation(Evaluating):
     def _batches(self, limit: int) -> Iterator[Mapping[Pair, Tensor]]:
         from core.activations.hooks import capture
 
-        lm, pairs = self._lm, [student.pair for student in self._students]
+        lm, pairs = self._lm, [pair for student in self._students for pair in student.pairs]
         context = self._rows.context_size
         available = self._rows.available(math.ceil(limit / context))
         chunk = max(1, _CHUNK_TOKENS // context)
@@ -227,7 +242,7 @@ class Evaluation(Evaluating):
     def _language_model(
         self, limit: int, deadline: float, means: list[Tensor], interrupted: Callable[[], bool]
     ) -> list[Losses]:
-        from core.activations.hooks import replaced
+        from core.activations.hooks import capture, replaced
 
         lm, students = self._lm, self._students
         context = self._rows.context_size
@@ -242,16 +257,19 @@ class Evaluation(Evaluating):
             targets = ids[:, 1:].unsqueeze(-1)
             clean = _log_probabilities(lm.logits(ids))
             clean_loss = -clean.gather(-1, targets).sum(dtype=torch.float64)
+            # A transcoder reads another hook than it replaces.
+            elsewhere = [student.pair for student in students if student.target != student.pair]
+            sources = capture(lm, ids, elsewhere) if elsewhere else {}
             for index, student in enumerate(students):
                 mean = means[index].to(torch.float32)
                 totals[index, 0] += clean_loss
                 replacements = (
-                    lambda raw, student=student: student.reconstruct(raw)[0],
+                    _spliced(student, sources),
                     torch.zeros_like,
                     lambda raw, mean=mean: mean.expand_as(raw),
                 )
                 for column, replacement in enumerate(replacements, start=1):
-                    with replaced(lm, student.pair, _where(kept, replacement)):
+                    with replaced(lm, student.target, _where(kept, replacement)):
                         changed = _log_probabilities(lm.logits(ids))
                     totals[index, column] -= changed.gather(-1, targets).sum(dtype=torch.float64)
                     if column == 1:
@@ -296,12 +314,18 @@ def duplicates(decoder: Tensor) -> int:
 
 
 def verdict(
-    *, recovered: float | None, dead_share: float, l0: float, wanted_l0: float | None, fvu: float | None
+    *,
+    recovered: float | None,
+    dead_share: float,
+    l0: float,
+    wanted_l0: float | None,
+    fvu: float | None,
+    fvu_affine: float | None = None,
 ) -> tuple[Verdict, tuple[str, ...]]:
     """A plain judgement and the reasons that keep it from being better.
 
     `recovered` is the share of the language model's loss that the SAE preserves against zero ablation; `wanted_l0` is
-    None where no number of active latents was asked for.
+    None where no number of active latents was asked for, `fvu_affine` for an autoencoder.
     """
     bad = []
     if recovered is not None and recovered < 0.5:
@@ -321,6 +345,8 @@ def verdict(
         watch.append(f"{dead_share:.0%} of the latents are dead; below 10 % is good.")
     if wanted_l0 is not None and abs(l0 - wanted_l0) > 0.1 * wanted_l0:
         watch.append(f"L0 is {l0:.1f}; {wanted_l0:g} were asked for.")
+    if fvu is not None and fvu_affine is not None and fvu >= fvu_affine:
+        watch.append(f"An affine map without latents leaves less unexplained ({fvu_affine:.1%}).")
     return ("watch", tuple(watch)) if watch else ("good", ())
 
 
@@ -337,6 +363,14 @@ def _where(kept: Tensor, replacement: Callable[[Tensor], Tensor]) -> Callable[[T
         return torch.where(kept, changed, activations)
 
     return function
+
+
+def _spliced(student: Student, sources: Mapping[Pair, Tensor]) -> Callable[[Tensor], Tensor]:
+    """What the SAE makes of activations (N, n), in their place: of those at its source where that is another hook."""
+    if student.target == student.pair:
+        return lambda raw: student.reconstruct(raw)[0]
+    source = sources[student.pair].flatten(0, 1).to(torch.float32)
+    return lambda _: student.reconstruct(source)[0]
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ import msgspec
 import torch
 from torch import Tensor
 
-from core.sae.normalisation import Normalisation
 from events.event import Event, now_us
 from events.training import StepTrained, TrainingConfig
 
@@ -121,10 +120,10 @@ class Loop:
         """Take one step. Raises `NonFinite` after too many steps in a row whose update had to be skipped."""
         batch = self._source.next_batch()
         self.step += 1
-        step, learning_rate = self.step, rate(self.config, self.step)
-        figures = [student.step(batch[student.pair], step, learning_rate) for student in self.students]
+        step = self.step
+        figures = [student.step(batch, step, rate(student.config, step)) for student in self.students]
         tokens = step * self.config.batch_size
-        stamp = Stamp(step, now_us(), learning_rate, tokens, self.speed.mark(tokens), self._device_memory())
+        stamp = Stamp(step, now_us(), tokens, self.speed.mark(tokens), self._device_memory())
         self._readback.push(stamp, figures)
         self._report(self._readback.take())
 
@@ -182,6 +181,7 @@ class Loop:
 
     def _event(self, stamp: Stamp, sae: int, row: list[float]) -> StepTrained:
         loss, reconstruction, sparsity, auxiliary, l0, fvu, dead, coefficient, grad_norm, _ = row
+        student = self.students[sae]
         return StepTrained(
             step=stamp.step,
             sae=sae,
@@ -190,11 +190,11 @@ class Loop:
             loss_sparsity=sparsity,
             loss_auxiliary=auxiliary,
             l0=l0,
-            l0_fraction=l0 / self.students[sae].sae.latents,
+            l0_fraction=l0 / student.sae.latents,
             fvu=fvu,
             dead_latents=int(dead),
-            learning_rate=stamp.learning_rate,
-            sparsity_coefficient=coefficient if self.students[sae].sae.penalised else None,
+            learning_rate=rate(student.config, stamp.step),
+            sparsity_coefficient=coefficient if student.sae.penalised else None,
             grad_norm=grad_norm,
             tokens=stamp.tokens,
             tokens_per_second=stamp.tokens_per_second,
@@ -238,13 +238,10 @@ def students_of(snapshot: checkpoint.Snapshot, config: TrainingConfig, device: t
             f"The configuration differs from that of the checkpoint of step {snapshot.step:,} in"
             f" {', '.join(changed)}; start a new training instead."
         )
-    students: list[Student] = []
-    for index, facts in enumerate(snapshot.state["saes"]):
-        width = snapshot.tensors[f"sae-{index}"]["b_dec"].shape[0]
-        normalisation = Normalisation(**facts["normalisation"])
-        pair: Pair = (facts["layer"], facts["hook"])
-        students.append(Student.new(config, pair, normalisation, torch.zeros(width), device))
-    return students
+    return [
+        Student.of_facts(config, facts, snapshot.tensors[f"sae-{index}"], device)
+        for index, facts in enumerate(snapshot.state["saes"])
+    ]
 
 
 def _plain(config: TrainingConfig) -> dict[str, Any]:

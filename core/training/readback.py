@@ -26,7 +26,6 @@ class Stamp:
 
     step: int
     occurred_at: int
-    learning_rate: float
     tokens: int
     tokens_per_second: float
     device_memory: int | None

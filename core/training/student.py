@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
 from core.sae.autoencoder import Code, SparseAutoencoder
-from core.sae.normalisation import Normalisation
+from core.sae.normalisation import Ends, Normalisation, Scaled
 from core.sae.recipe import Firing
 from core.sae.registry import architecture
-from events.training import HookType, Sae, TrainingConfig
+from core.variants import configurations
+from events.training import HookType, Sae, TrainingConfig, sae_name
 
 from . import schedule
 from .optim import Adam
@@ -36,25 +39,37 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class Student:
-    """An SAE that learns the activations of one (layer, hook) pair."""
+    """An SAE that reads the activations of `pair`, a layer and a hook, and learns to give those of `target`.
+
+    `normalisation` is that of what it reads, `target_normalisation` that of what it gives. But for transcoders both
+    are the same, of the same pair.
+    """
 
     pair: Pair
+    target: Pair
     normalisation: Normalisation
+    target_normalisation: Normalisation
     sae: SparseAutoencoder
     optimiser: Adam
+    config: TrainingConfig
+    variant: int | None = None
 
     @classmethod
     def new(
         cls,
         config: TrainingConfig,
         pair: Pair,
-        normalisation: Normalisation,
-        centre: Tensor,
+        ends: Ends,
         device: torch.device,
+        *,
+        target: Pair | None = None,
+        variant: int | None = None,
     ) -> Student:
-        """An untrained SAE; `config` has its defaults filled in, `centre (n)` is the mean of what it will see."""
-        sae = architecture(config.architecture_type).from_config(config, normalisation, centre, device)
-        clip = normalisation.variance**-0.5 if config.grad_clip_norm is None else config.grad_clip_norm
+        """An untrained SAE for the activations that `ends` describes; `config` has its defaults filled in, `target` is
+        what a transcoder gives, `variant` which one of a training's configurations it is."""
+        sae = architecture(config.architecture_type, config.activation).from_config(config, ends, device)
+        normalisation, target_normalisation = ends.source.normalisation, ends.target.normalisation
+        clip = target_normalisation.variance**-0.5 if config.grad_clip_norm is None else config.grad_clip_norm
         optimiser = Adam(
             sae.named_parameters(),
             weight_decay=config.weight_decay,
@@ -62,23 +77,31 @@ class Student:
             unclipped=type(sae).unclipped,
             rates=type(sae).rates,
         )
-        return cls(pair, normalisation, sae, optimiser)
+        return cls(pair, target or pair, normalisation, target_normalisation, sae, optimiser, config, variant)
 
     @property
     def name(self) -> str:
         """The SAE's name for people, as in `L1.resid_post`."""
-        layer, hook = self.pair
-        return f"L{layer}.{hook}"
+        return sae_name(self.describe())
 
-    def step(self, raw: Tensor, step: int, learning_rate: float) -> Tensor:
-        """Learn from `raw (B, n)` activations as step number `step` (from 1); the figures of `FIELDS` on the device."""
-        x, _ = self.normalisation.apply(raw.to(torch.float32))
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pairs whose activations it needs."""
+        return tuple(dict.fromkeys((self.pair, self.target)))
+
+    def step(self, batch: Mapping[Pair, Tensor], step: int, learning_rate: float) -> Tensor:
+        """Learn from a batch of raw activations, (B, n) by pair, as step number `step` (from 1); the figures of
+        `FIELDS` on the device."""
+        x, _ = self.normalisation.apply(batch[self.pair].to(torch.float32))
+        target = None
+        if not self.sae.autoencoder:
+            target, _ = self.target_normalisation.apply(batch[self.target].to(torch.float32))
         sae = self.sae
         if step == 1:
             sae.scale_encoder(x)
         if step % Firing.REFRESH == 0:
             sae.firing.refresh()
-        losses = sae.losses(x, step)
+        losses = sae.losses(x, step, target)
         losses.total.backward()
         sae.before_update()
         update = self.optimiser.step(learning_rate, losses.total.detach())
@@ -100,20 +123,32 @@ class Student:
 
     @property
     def width(self) -> int:
-        """Width of the activations, n."""
+        """Width of the activations that it gives, m."""
         return self.sae.W_dec.shape[1]
+
+    @property
+    def source_width(self) -> int:
+        """Width of the activations that it reads, n."""
+        return self.sae.W_enc.shape[1]
 
     @torch.no_grad()
     def reconstruct(self, raw: Tensor) -> tuple[Tensor, Code]:
-        """Inference on `raw (B, n)` float32: the output in raw units, and the latents that it was made of."""
+        """Inference on `raw (B, n)` float32: the output (B, m) in raw units, and the latents that it was made of."""
         x, scale = self.normalisation.apply(raw)
         code = self.sae.encode(x)
-        return scale.invert(self.sae.decode(code)), code
+        output = self.sae.decode(code, x)
+        if not self.sae.autoencoder:
+            return output / self.target_normalisation.scale, code
+        return scale.invert(output), code
 
     def describe(self) -> Sae:
         """The SAE as events name it."""
         layer, hook = self.pair
-        return Sae(layer=layer, hook=hook, mean_ratio=self.normalisation.mean_ratio)
+        described = Sae(layer=layer, hook=hook, variant=self.variant, mean_ratio=self.normalisation.mean_ratio)
+        if self.sae.autoencoder:
+            return described
+        target_layer, target_hook = self.target
+        return msgspec.structs.replace(described, target_layer=target_layer, target_hook=target_hook)
 
     def parameters(self) -> int:
         """Number of trained numbers."""
@@ -122,7 +157,34 @@ class Student:
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says of it beside its tensors."""
         layer, hook = self.pair
-        return {"layer": layer, "hook": hook, "normalisation": asdict(self.normalisation)}
+        facts: dict[str, Any] = {"layer": layer, "hook": hook, "normalisation": asdict(self.normalisation)}
+        if self.variant is not None:
+            facts["variant"] = self.variant
+        if not self.sae.autoencoder:
+            target_layer, target_hook = self.target
+            facts |= {
+                "target_layer": target_layer,
+                "target_hook": target_hook,
+                "target_normalisation": asdict(self.target_normalisation),
+            }
+        return facts
+
+    @classmethod
+    def of_facts(
+        cls, config: TrainingConfig, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device
+    ) -> Student:
+        """The SAE that `facts()` told of in a training of `config`, still without what it has learnt; `tensors` are
+        those of its checkpoint, from which its widths are taken."""
+        variant = facts.get("variant")
+        own = configurations(config)[variant or 0]
+        source = Scaled(Normalisation(**facts["normalisation"]), torch.zeros(tensors["W_enc"].shape[1]))
+        ends, target = Ends(source, source), None
+        if "target_hook" in facts:
+            ends = Ends(
+                source, Scaled(Normalisation(**facts["target_normalisation"]), torch.zeros_like(tensors["b_dec"]))
+            )
+            target = (facts["target_layer"], facts["target_hook"])
+        return cls.new(own, (facts["layer"], facts["hook"]), ends, device, target=target, variant=variant)
 
 
 def rate(config: TrainingConfig, step: int) -> float:

@@ -24,7 +24,6 @@ from events.training import (
     CheckpointSaved,
     EvaluationMade,
     TrainingCompleted,
-    TrainingConfig,
     TrainingPaused,
     TrainingResumed,
     TrainingStarted,
@@ -32,13 +31,14 @@ from events.training import (
 )
 
 from . import devices
+from .beginning import NothingToTrain
 from .checkpoint import Checkpoints, Saved, Snapshot
 from .control import Wishes
 from .evaluation import Evaluating, Evaluation, budget
 from .loop import Loop, Source, students_of
 from .narration import Narration, mean
 from .reporting import Progress, Troubles, include_libraries
-from .student import Pair, Student
+from .student import Student
 
 log = logging.getLogger("core.training")
 
@@ -56,10 +56,6 @@ LAST_SECONDS = 3_600.0
 
 class _Leave(Exception):
     """The preparation, the first filling of the buffer included, was interrupted by a pause or a stop."""
-
-
-class NothingToTrain(Exception):
-    """The configuration names no layer or no hook, or was not filled in; the sentence says what is missing."""
 
 
 @dataclass
@@ -131,24 +127,24 @@ class Trainer:
             raise _Leave
 
     def _prepare(self, device: torch.device, snapshot: Snapshot | None) -> tuple[Loop, Evaluating, str]:
-        spec = self.spec
+        spec, config = self.spec, self.config
         if spec.stored is not None:
             from .stored import prepare
 
-            prepared = prepare(spec.stored, self.config, device, snapshot, self._phase)
-            return self._loop(prepared.source, prepared.students, device, snapshot), *prepared.judged
+            source, students, evaluation, fingerprint = prepare(spec.stored, config, device, snapshot, self._phase)
+            return self._loop(source, students, device, snapshot), evaluation, fingerprint
         # Imported here: transformers takes seconds, which a trainer that cannot run need not wait for.
         from core.activations.buffer import ActivationBuffer
         from core.activations.models import load_model
         from core.activations.reading import ActivationReader
         from core.activations.statistics import measure
         from core.activations.tokens import TokenRows, open_rows
-        from core.sae.normalisation import normalisation
+
+        from .beginning import all_read, new_students
 
         include_libraries()
-        config = self.config
         assert spec.model is not None
-        pairs = _pairs(config)
+        pairs = all_read(config)
         log.info("Loading the model %s on %s.", spec.model.title or spec.model.model_id, device)
         lm = load_model(spec.model.source, revision=spec.model.revision, dtype=config.model_dtype, device=device)
         context = min(config.context_size or lm.facts.context_size, lm.facts.context_size)
@@ -170,17 +166,7 @@ class Trainer:
         total = config.total_steps * config.batch_size
         if snapshot is None:
             found = measure(reader, total_tokens=total, progress=self._phase)
-            students: list[Student] = []
-            for pair in pairs:
-                facts = found[pair]
-                scale, centre = normalisation(
-                    config.normalize_activations,
-                    mean=facts.mean,
-                    mean_norm=facts.mean_norm,
-                    variance=facts.variance,
-                    sample=facts.sample,
-                )
-                students.append(Student.new(config, pair, scale, centre, device))
+            students = new_students(config, found, device)
         else:
             students = students_of(snapshot, config, device)
         source = ActivationBuffer(
@@ -363,10 +349,3 @@ class _Run:
         for event in made:
             self._emit(event, None)
         return made
-
-
-def _pairs(config: TrainingConfig) -> list[Pair]:
-    layers, hooks = config.training_layers, config.hook_types
-    if not layers or not hooks:
-        raise NothingToTrain("training_layers and hook_types must name at least one layer and one hook.")
-    return [(layer, hook) for layer in layers for hook in hooks]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from featrec import SMALL, World, mean_cosine
 
-from core.sae.normalisation import normalisation
+from core.sae.normalisation import Ends, normalisation
 from core.training.student import Student, rate
 from events.training import TrainingConfig
 
@@ -65,9 +65,9 @@ def recover(architecture: str, steps: int, seed: int, factor: float = 1.0) -> Re
         seed=seed,
         **ARCHITECTURES[architecture],
     )
-    student = Student.new(config, (0, "resid_post"), scale, centre, torch.device("cpu"))
+    student = Student.new(config, (0, "resid_post"), Ends.same(scale, centre), torch.device("cpu"))
     for step in range(1, steps + 1):
-        student.step(factor * world.batch(step), step, rate(config, step))
+        student.step({student.pair: factor * world.batch(step)}, step, rate(config, step))
     return _evaluated(student, world, factor)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.sae.normalisation import Normalisation
+from core.sae.normalisation import Ends, Normalisation
 from core.training.student import Student
 from events.training import TrainingConfig
 
@@ -71,10 +71,11 @@ def configuration(architecture: str, options: argparse.Namespace) -> TrainingCon
 def measure(architecture: str, options: argparse.Namespace) -> tuple[float, float, float]:
     """Processor seconds of a step and of the floor, and the L0 that they were measured at."""
     config = configuration(architecture, options)
-    batches = [data(options.width, options.batch, number) for number in range(8)]
-    variance = float((batches[0] - batches[0].mean(dim=0)).square().sum(dim=1).mean())
+    sample = data(options.width, options.batch, 0)
+    variance = float((sample - sample.mean(dim=0)).square().sum(dim=1).mean())
     scale = Normalisation("none", 1.0, variance, 0.0)
-    student = Student.new(config, (0, "resid_post"), scale, batches[0].mean(dim=0), torch.device("cpu"))
+    student = Student.new(config, (0, "resid_post"), Ends.same(scale, sample.mean(dim=0)), torch.device("cpu"))
+    batches = [{student.pair: data(options.width, options.batch, number)} for number in range(8)]
     l0 = float("inf")
     for step in range(1, options.settle + 1):
         l0 = float(student.step(batches[step % 8], step, 1e-3)[4])

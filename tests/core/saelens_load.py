@@ -1,5 +1,5 @@
-"""Run by SAELens' own interpreter: `saelens_load.py RAW.npy FOLDER SCRATCH` loads every SAE in FOLDER, lets it encode
-and decode, and leaves latents and output as SCRATCH/NAME.npz."""
+"""Run by SAELens' own interpreter: `saelens_load.py RAW.npy FOLDER SCRATCH` loads every SAE in FOLDER, runs it
+on RAW, and leaves latents and output as SCRATCH/NAME.npz."""
 
 import sys
 from pathlib import Path
@@ -14,5 +14,5 @@ for path in sorted(folder.iterdir()):
     sae = SAE.load_from_disk(path)
     with torch.no_grad():
         latents = sae.encode(torch.from_numpy(raw))
-        output = sae.decode(latents)
+        output = sae(torch.from_numpy(raw))
     np.savez(scratch / f"{path.name}.npz", latents=latents.numpy(), output=output.numpy())

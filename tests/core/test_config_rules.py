@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import config_rules
-from core.config_rules import BUILT, Checked, check, default_learning_rate, resolve
+from core.config_rules import Checked, check, default_learning_rate, resolve
 from events.catalog import DatasetRegistered, ModelRegistered
-from events.training import Architecture, HookType, TrainingConfig
+from events.training import HookType, TrainingConfig
 
 MODEL = ModelRegistered(
     model_id="tiny",
@@ -40,12 +40,6 @@ def warnings(**fields: Any) -> dict[str, str]:
     found = checked(**fields)
     assert found.config is not None, found.problems
     return {warning.field: warning.message for warning in found.warnings}
-
-
-@pytest.fixture
-def all_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rules of architectures that this version knows and cannot train yet."""
-    monkeypatch.setattr(config_rules, "BUILT", get_args(Architecture))
 
 
 def test_a_model_a_data_set_and_an_architecture_are_enough() -> None:
@@ -127,14 +121,6 @@ def test_a_rule_that_is_broken_is_said_at_the_field(fields: dict[str, Any], fiel
     assert checked(**fields).config is None
 
 
-@pytest.mark.parametrize("architecture", sorted(set(get_args(Architecture)) - set(BUILT)))
-def test_an_architecture_that_is_not_built_yet_is_refused_by_name(architecture: str) -> None:
-    assert problems(architecture_type=architecture) == {
-        "architecture_type": f"architecture_type '{architecture}' cannot be trained by this version; available:"
-        f" {', '.join(BUILT)}."
-    }
-
-
 def test_what_the_catalogue_does_not_hold_is_no_problem_yet_but_named() -> None:
     found = checked(model="owner/other", datasets=["text", "unknown"], total_steps=0)
     assert [(one.field, one.message) for one in found.unregistered] == [
@@ -146,7 +132,6 @@ def test_what_the_catalogue_does_not_hold_is_no_problem_yet_but_named() -> None:
     assert checked(model="/models/tiny", datasets=["/data/text"]).config is not None
 
 
-@pytest.mark.usefixtures("all_built")
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
@@ -158,6 +143,12 @@ def test_what_the_catalogue_does_not_hold_is_no_problem_yet_but_named() -> None:
         ({"architecture_type": "skip", "hook_types": ["mlp_out"]}, "target_hook_type", "different from the source"),
         ({"architecture_type": "skip", "skip_rank": 129}, "skip_rank", "more than the width 128"),
         ({"architecture_type": "topk", "skip_rank": 2}, "skip_rank", "it is for skip"),
+        ({"architecture_type": "skip", "normalize_decoder": False}, "normalize_decoder", "does not apply to skip"),
+        (
+            {"architecture_type": "transcoder", "activation": "relu", "target_l0": 0.01, "l1_alpha": 0},
+            "l1_alpha",
+            "cannot steer",
+        ),
         (
             {"architecture_type": "transcoder", "normalize_activations": "layer_norm"},
             "normalize_activations",
@@ -174,7 +165,6 @@ def test_rules_of_the_other_architectures(fields: dict[str, Any], field: str, wo
     assert words in problems(**fields)[field]
 
 
-@pytest.mark.usefixtures("all_built")
 def test_defaults_of_the_other_architectures() -> None:
     standard = checked(architecture_type="standard").config
     assert standard is not None
@@ -189,7 +179,7 @@ def test_defaults_of_the_other_architectures() -> None:
     transcoder = checked(architecture_type="transcoder").config
     assert transcoder is not None
     assert (transcoder.hook_types, transcoder.target_hook_type) == (("mlp_in",), "mlp_out")
-    assert (transcoder.activation, transcoder.k, transcoder.normalize_decoder) == ("batchtopk", 16, False)
+    assert (transcoder.activation, transcoder.k, transcoder.normalize_decoder) == ("batchtopk", 16, None)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +227,6 @@ def test_a_target_that_cannot_be_steered_to_is_refused() -> None:
     assert "cannot steer" in stuck["l1_alpha"]
 
 
-@pytest.mark.usefixtures("all_built")
 def test_a_coefficient_beside_a_target_is_said_to_be_unused() -> None:
     both = {"architecture_type": "jumprelu", "target_l0": 0.01, "sparsity_coeff": 1}
     assert "not used" in warnings(**both)["sparsity_coeff"]

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from core.export import Exported, ExportError, exported, write
 from core.run import RunSpec
-from core.sae.normalisation import normalisation
+from core.sae.normalisation import Ends, Scaled, normalisation
 from core.training.checkpoint import Checkpoints, Snapshot
 from core.training.student import Student
 from events.catalog import DatasetRegistered, ModelRegistered
@@ -30,6 +30,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "standard": {"target_l0": K / LATENTS},
     "gated": {"target_l0": K / LATENTS},
     "jumprelu": {"target_l0": K / LATENTS, "initial_threshold": 0.02, "bandwidth": 0.1},
+}
+TRANSCODERS: dict[str, dict[str, Any]] = {
+    "batchtopk": KINDS["batchtopk"],
+    "relu": KINDS["standard"],
+    "jumprelu": KINDS["jumprelu"],
 }
 MODEL = ModelRegistered(
     model_id="tiny", source="/models/tiny", family="llama", hidden_dim=WIDTH, layers=4, hooks=("resid_post",),
@@ -52,17 +57,31 @@ def activations(tokens: int, seed: int) -> torch.Tensor:
     return 7.0 * torch.randn(tokens, WIDTH, generator=generator) + torch.linspace(-3, 3, WIDTH)
 
 
-def trained(kind: str, folder: Path, mode: Any, **fields: Any) -> tuple[Student, Path, RunSpec]:
-    """A student after some steps, its checkpoint and what its run was told."""
-    sample = activations(4_096, 0)
+def answers(raw: torch.Tensor) -> torch.Tensor:
+    """What a transcoder is to give for them: wider, smaller, and not linear."""
+    generator = torch.Generator().manual_seed(7)
+    into = torch.randn(WIDTH, 24, generator=generator)
+    return 0.05 * torch.relu(raw @ into - 4.0) + 0.3
+
+
+def scaled(sample: torch.Tensor, mode: Any) -> Scaled:
     mean = sample.mean(dim=0)
-    scale, centre = normalisation(
+    return normalisation(
         mode,
         mean=mean,
         mean_norm=float(sample.norm(dim=1).mean()),
         variance=float((sample - mean).square().sum(dim=1).mean()),
         sample=sample,
     )
+
+
+def trained(kind: str, folder: Path, mode: Any, **fields: Any) -> tuple[Student, Path, RunSpec]:
+    """A student after some steps, its checkpoint and what its run was told."""
+    sample = activations(4_096, 0)
+    source = scaled(sample, mode)
+    transcoder = kind in ("transcoder", "skip")
+    ends = Ends(source, scaled(answers(sample), mode) if transcoder else source)
+    sparsity = TRANSCODERS[fields["activation"]] if transcoder else KINDS[kind]
     config = TrainingConfig(
         architecture_type=kind,  # type: ignore[arg-type]
         model="tiny",
@@ -75,12 +94,14 @@ def trained(kind: str, folder: Path, mode: Any, **fields: Any) -> tuple[Student,
         decay_steps=10,
         dead_token_threshold=10_000,
         context_size=64,
-        **KINDS[kind],
+        **sparsity,
         **fields,
     )
-    student = Student.new(config, (2, "resid_post"), scale, centre, torch.device("cpu"))
+    at, target = (2, "mlp_in" if transcoder else "resid_post"), (3, "mlp_out")
+    student = Student.new(config, at, ends, torch.device("cpu"), target=target if transcoder else None)
     for step in range(1, 61):
-        student.step(activations(256, step), step, 1e-2)
+        raw = activations(256, step)
+        student.step({at: raw, target: answers(raw)}, step, 1e-2)
     state = {"config": json.loads(msgspec.json.encode(config)), "saes": [student.facts()]}
     saved = Checkpoints(folder, 3).save(Snapshot(60, state, {"sae-0": student.sae.tensors()}))
     spec = RunSpec(
@@ -97,13 +118,13 @@ def loaded(config: dict[str, Any], tensors: dict[str, np.ndarray], raw: np.ndarr
         shift = raw.mean(axis=1, keepdims=True)
         size = raw.std(axis=1, keepdims=True, ddof=1) + 1e-5
         x = (raw - shift) / size
-    assert config["apply_b_dec_to_input"]
-    pre = (x - tensors["b_dec"]) @ tensors["W_enc"]
+    pre = (x - tensors["b_dec"] if config["apply_b_dec_to_input"] else x) @ tensors["W_enc"]
+    past = x @ tensors["W_skip"].T if "W_skip" in tensors else np.float32(0.0)
     match config["architecture"]:
         case "gated":
             opened = pre + tensors["b_gate"] > 0
             f = opened * np.maximum(pre * np.exp(tensors["r_mag"]) + tensors["b_mag"], 0)
-        case "jumprelu":
+        case "jumprelu" | "jumprelu_transcoder" | "jumprelu_skip_transcoder":
             pre = pre + tensors["b_enc"]
             f = np.maximum(pre, 0) * (pre > tensors["threshold"])
         case "topk":
@@ -112,9 +133,9 @@ def loaded(config: dict[str, Any], tensors: dict[str, np.ndarray], raw: np.ndarr
             f = np.zeros_like(pre)
             np.put_along_axis(f, kept, np.maximum(np.take_along_axis(pre, kept, axis=1), 0), axis=1)
         case other:
-            assert other == "standard"
+            assert other in ("standard", "transcoder", "skip_transcoder")
             f = np.maximum(pre + tensors["b_enc"], 0)
-    return f, (f @ tensors["W_dec"] + tensors["b_dec"]) * size + shift
+    return f, (f @ tensors["W_dec"] + tensors["b_dec"] + past) * size + shift
 
 
 @pytest.mark.parametrize(
@@ -147,6 +168,31 @@ def test_what_is_loaded_does_what_was_trained(kind: str, unit: bool, mode: str, 
     assert 0.5 < active.sum() / 1_000 < LATENTS
 
 
+@pytest.mark.parametrize("mode", ["expected_average_only_in", pytest.param("none", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("activation", TRANSCODERS)
+@pytest.mark.parametrize(("kind", "rank"), [("transcoder", None), ("skip", None), ("skip", 3)])
+def test_a_loaded_transcoder_does_what_was_trained(
+    kind: str, rank: int | None, activation: str, mode: str, tmp_path: Path
+) -> None:
+    low = {} if rank is None else {"skip_rank": rank}
+    student, checkpoint, spec = trained(kind, tmp_path / "c", mode, activation=activation, **low)
+    (one,) = exported(checkpoint, spec)
+    folder = write(one, tmp_path / "out")
+    assert folder.name == "L2.mlp_in-to-L3.mlp_out"
+    config = json.loads((folder / "cfg.json").read_text())
+    tensors = load_file(folder / "sae_weights.safetensors")
+    assert (config["d_in"], config["d_out"], config["d_sae"]) == (WIDTH, 24, LATENTS)
+    assert config["metadata"]["hook_name"] == "blocks.2.mlp.hook_in"
+    assert config["metadata"]["hook_name_out"] == "blocks.3.hook_mlp_out"
+    raw = activations(1_000, 99)
+    f, output = loaded(config, tensors, raw.numpy())
+    ours, code = student.reconstruct(raw)
+    assert np.abs(output - ours.numpy()).max() / np.abs(ours.numpy()).max() < 1e-4
+    active = code.active.dense((code.values > 0).to(torch.float32)).numpy() > 0
+    assert ((f > 0) != active).mean() < 1e-4
+    assert 0.5 < active.sum() / 1_000 < LATENTS
+
+
 def test_what_describes_it_says_where_it_belongs(tmp_path: Path) -> None:
     _, checkpoint, spec = trained("batchtopk", tmp_path / "c", "none")
     (one,) = exported(checkpoint, spec)
@@ -175,15 +221,6 @@ def test_a_damaged_checkpoint_is_not_exported_and_nothing_is_overwritten(tmp_pat
         exported(checkpoint, spec)
     with pytest.raises(ExportError, match="cannot be read"):
         exported(tmp_path / "nowhere", spec)
-
-
-def test_what_cannot_be_exported_yet_is_named(tmp_path: Path) -> None:
-    _, checkpoint, spec = trained("topk", tmp_path / "c", "none")
-    state = json.loads((checkpoint / "state.json").read_text())
-    state["config"]["architecture_type"] = "skip"
-    (checkpoint / "state.json").write_text(json.dumps(state))
-    with pytest.raises(ExportError, match="no way to export skip yet; there is standard, topk"):
-        exported(checkpoint, spec)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,25 @@ def test_what_does_not_go_with_a_folder_is_refused_by_name(fields: dict[str, Any
     assert words in problems(**fields)[field]
 
 
+@pytest.mark.parametrize("kind", ["transcoder", "skip"])
+def test_a_transcoder_needs_what_it_is_to_give(kind: str) -> None:
+    words = f"A {kind} predicts 't' from 'x'; the files in vision hold no 't' of shape (rows, m)."
+    assert problems(architecture_type=kind) == {"activations": words}
+    both = msgspec.structs.replace(FOLDER, target_width=32)
+    found = checked(both, architecture_type=kind, latent_dim=256)
+    assert found.problems == ()
+    assert found.config is not None
+    assert (found.config.target_hook_type, found.config.target_layer_offset) == ("mlp_out", None)
+    again = checked(both, **msgspec.to_builtins(found.config))
+    assert (again.problems, again.config) == ((), found.config)
+    assert found.estimate is not None
+    skip = 64 * 32 if kind == "skip" else 0
+    assert found.estimate.parameters == (64 + 32) * 256 + 256 + 32 + skip
+    assert found.estimate.memory["buffer"] == 2**19 * (64 + 32) * 2
+    narrow = checked(both, architecture_type="skip", skip_rank=40)
+    assert [one.message for one in narrow.problems] == ["skip_rank is 40, more than the width 32 of what is in vision."]
+
+
 def test_what_is_for_folders_is_refused_without_one() -> None:
     found = check({"model": "x", "datasets": ["y"], "shuffle": False}, [], [])
     assert [(one.field, one.message) for one in found.problems] == [

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import saelens
 import torch
-from test_export import KINDS, activations, trained
+from test_export import KINDS, TRANSCODERS, activations, trained
 
 from core.export import Tensors, exported, write
 
 TOKENS = 1_000
-CASES = [(kind, "expected_average_only_in") for kind in KINDS]
-CASES += [("jumprelu", "none"), ("jumprelu", "layer_norm"), ("standard", "constant_norm_rescale")]
-CASES += [("gated", "layer_norm")]
+SCALED = "expected_average_only_in"
+CASES: list[tuple[str, str, dict[str, Any]]] = [(kind, SCALED, {}) for kind in KINDS]
+CASES += [("jumprelu", "none", {}), ("jumprelu", "layer_norm", {}), ("gated", "layer_norm", {})]
+CASES += [("standard", "constant_norm_rescale", {})]
+CASES += [(kind, SCALED, {"activation": one}) for kind in ("transcoder", "skip") for one in TRANSCODERS]
+CASES += [("skip", "none", {"activation": "batchtopk", "skip_rank": 3})]
 
 
 @pytest.mark.slow
@@ -25,15 +29,16 @@ def test_every_architecture_does_in_saelens_what_was_trained(tmp_path: Path, pyt
     torch.set_num_threads(1)
     raw = activations(TOKENS, 99)
     ours: dict[str, tuple[np.ndarray, np.ndarray, Tensors]] = {}
-    for kind, mode in CASES:
-        student, checkpoint, spec = trained(kind, tmp_path / f"{kind}-{mode}", mode)
+    for kind, mode, fields in CASES:
+        name = "-".join(map(str, (kind, mode, *fields.values())))
+        student, checkpoint, spec = trained(kind, tmp_path / name, mode, **fields)
         (one,) = exported(checkpoint, spec)
-        write(one, tmp_path / "out").rename(tmp_path / "out" / f"{kind}-{mode}")
+        write(one, tmp_path / "out").rename(tmp_path / "out" / name)
         output, code = student.reconstruct(raw)
         active = code.active.dense((code.values > 0).to(torch.float32)).numpy() > 0
         pre, cut = decision(kind, one.tensors, in_units_of(mode, raw).numpy())
         near = np.abs(pre - cut) <= 1e-5 * np.abs(pre).max()
-        ours[f"{kind}-{mode}"] = output.numpy(), active, near
+        ours[name] = output.numpy(), active, near
     theirs = saelens.load(interpreter, tmp_path / "out", raw.numpy(), tmp_path)
     assert theirs.keys() == ours.keys()
     for name, (output, active, near) in ours.items():
@@ -57,7 +62,8 @@ def in_units_of(mode: str, raw: torch.Tensor) -> torch.Tensor:
 
 def decision(kind: str, tensors: Tensors, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pre-activations (B, F) of an exported SAE, and what each has to exceed for its latent to be active."""
-    pre = (x.astype(np.float64) - tensors["b_dec"]) @ tensors["W_enc"]
+    centred = 0.0 if kind in ("transcoder", "skip") else tensors["b_dec"]
+    pre = (x.astype(np.float64) - centred) @ tensors["W_enc"]
     if kind == "gated":
         return pre + tensors["b_gate"], np.zeros(1)
     pre = pre + tensors["b_enc"]

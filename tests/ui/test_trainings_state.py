@@ -198,18 +198,6 @@ def test_a_filter_that_nothing_passes_stays_in_sight() -> None:
     assert shown["searching"]
 
 
-@pytest.mark.parametrize(
-    ("sae", "label"),
-    [
-        (Sae(layer=6, hook="resid_post"), "L6.resid_post"),
-        (Sae(layer=6, hook="mlp_in", target_hook="mlp_out"), "L6.mlp_in → L6.mlp_out"),
-        (Sae(layer=6, hook="mlp_in", target_layer=7, target_hook="mlp_out", variant=2), "L6.mlp_in → L7.mlp_out #2"),
-    ],
-)
-def test_an_sae_is_named_by_where_it_reads(sae: Sae, label: str) -> None:
-    assert state.sae_label(sae) == label
-
-
 def test_what_is_wrong_while_a_training_runs_is_on_its_card_and_in_its_line() -> None:
     said = "The checkpoint of step 40 could not be saved (No space left on device); training goes on."
     troubled = training(reason=said, total_steps=1_000)

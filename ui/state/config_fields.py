@@ -11,9 +11,9 @@ from msgspec import inspect
 
 from events.training import TrainingConfig
 
-Kind = Literal["text", "number", "switch", "choice", "choices", "numbers", "names"]
+Kind = Literal["text", "number", "switch", "choice", "choices", "numbers", "names", "json"]
 """How a field is entered: `switch` is a boolean, `choice` one of its options, `choices` some of them, `numbers` and
-`names` lists of any length."""
+`names` lists of any length, `json` whatever else there is."""
 
 GROUPS = {
     "data": "Data",
@@ -114,6 +114,8 @@ def _kind(info: inspect.Type) -> tuple[Kind, tuple[str, ...], bool]:
             return "number", (), True
         case inspect.FloatType():
             return "number", (), False
+        case inspect.VarTupleType(item_type=inspect.DictType()):
+            return "json", (), False
         case inspect.VarTupleType(item_type=item):
             kind, options, whole = _kind(item)
             if kind == "choice":

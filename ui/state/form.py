@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -62,6 +63,8 @@ def typed(field: Field, value: Any) -> Input:
         return bool(value)
     if value is None:
         return ""
+    if field.kind == "json":
+        return json.dumps(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     return number(value) if field.kind == "number" else str(value)
@@ -84,6 +87,11 @@ def value_of(field: Field, raw: Input) -> Any:
         return None
     if field.kind == "number":
         return _number(stripped, field.whole)
+    if field.kind == "json":
+        try:
+            return json.loads(stripped)
+        except ValueError:
+            return stripped
     if field.kind == "choice" and field.options == ("true", "false"):
         return stripped == "true"
     return stripped
@@ -365,7 +373,7 @@ class Form:
             "label": field.label,
             "help": field.help,
             "unit": field.unit,
-            "kind": field.kind,
+            "kind": "text" if field.kind == "json" else field.kind,
             "advanced": field.advanced,
             "value": self.inputs[field.name],
             "placeholder": self._placeholder(field),

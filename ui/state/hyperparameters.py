@@ -110,6 +110,8 @@ def _words(value: Any) -> str:
             return f"{value:,}"
         case float():
             return number(value)
+        case dict():
+            return "{" + ", ".join(f"{name}: {_words(one)}" for name, one in value.items()) + "}"
         case tuple() | list():
             return ", ".join(map(_words, value)) or "none"
         case _:

@@ -15,7 +15,7 @@ import msgspec
 from events.event import Recorded
 from events.log import LogWritten
 from events.status import PROCESS_EXPECTED
-from events.training import Sae, StepTrained, TrainingConfig
+from events.training import Sae, StepTrained, TrainingConfig, sae_name
 
 from .. import text
 from ..gateway import Training
@@ -82,25 +82,14 @@ _NAME_LENGTH = 255
 """The longest name that the API takes."""
 
 
-def sae_label(sae: Sae) -> str:
-    """What an SAE is called: L6.resid_post, or L6.mlp_in → L6.mlp_out for a transcoder."""
-    label = f"L{sae.layer}.{sae.hook}"
-    if sae.target_hook is not None:
-        target = sae.layer if sae.target_layer is None else sae.target_layer
-        label += f" → L{target}.{sae.target_hook}"
-    if sae.variant is not None:
-        label += f" #{sae.variant}"
-    return label
-
-
 def sae_labels(saes: Sequence[Sae], number: int) -> list[str]:
     """The labels of `number` SAEs; those that are not described yet are numbered."""
-    return [sae_label(saes[index]) if index < len(saes) else f"SAE {index}" for index in range(number)]
+    return [sae_name(saes[index]) if index < len(saes) else f"SAE {index}" for index in range(number)]
 
 
 def target_l0(config: TrainingConfig | None) -> float | None:
-    """How many latents the configuration wants active on a token; None where it does not say."""
-    if config is None or config.latent_dim is None:
+    """How many latents the configuration wants active on a token; None where it does not say, or variants do."""
+    if config is None or config.latent_dim is None or config.variants:
         return None
     if config.k is not None:
         return float(config.k)

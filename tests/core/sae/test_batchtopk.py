@@ -11,7 +11,7 @@ from torch import Tensor
 from core.sae import batchtopk, sparse
 from core.sae.batchtopk import BatchTopK
 from core.sae.matryoshka import Matryoshka
-from core.sae.normalisation import normalisation
+from core.sae.normalisation import Ends, normalisation
 from core.sae.registry import architecture
 from events.training import TrainingConfig
 
@@ -225,12 +225,12 @@ def test_a_configuration_makes_one_and_says_what_is_missing(name: str) -> None:
         k=K,
         warmup_steps=5,
     )
-    made = architecture(name).from_config(config, scale, centre, torch.device("cpu"))
+    made = architecture(name).from_config(config, Ends.same(scale, centre), torch.device("cpu"))
     assert isinstance(made, BatchTopK)
     assert (made.wanted_l0, made.latents, made.unit_decoder) == (K, LATENTS, True)
     without = TrainingConfig(architecture_type=name, latent_dim=LATENTS, dead_token_threshold=100)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="k must be set"):
-        architecture(name).from_config(without, scale, centre, torch.device("cpu"))
+        architecture(name).from_config(without, Ends.same(scale, centre), torch.device("cpu"))
 
 
 def test_k_must_fit_the_latents() -> None:

@@ -14,7 +14,7 @@ from core.sae.autoencoder import Losses
 from core.sae.control import Fixed
 from core.sae.gated import Gated
 from core.sae.jumprelu import JumpReLU, jump
-from core.sae.normalisation import Normalisation
+from core.sae.normalisation import Ends, Normalisation
 from core.sae.penalised import Penalised
 from core.sae.standard import Standard
 from events.training import TrainingConfig
@@ -198,7 +198,7 @@ def test_inference_reconstructs_what_training_does(kind: str, products: str) -> 
     assert float(losses.l0) == pytest.approx(float((code.values > 0).sum()) / TOKENS)
     assert float(code.values.min()) >= 0
     assert 1 < float(losses.l0) < LATENTS / 4
-    error = x - model.decode(code)
+    error = x - model.decode(code, x)
     assert float(error.square().sum() / (TOKENS * model.variance)) == pytest.approx(
         float(losses.reconstruction), rel=1e-12
     )
@@ -313,7 +313,7 @@ def _from_config(kind: str, **fields: Any) -> Penalised:
     extra = {"initial_threshold": 0.03, "bandwidth": 0.2} if kind == "jumprelu" else {}
     values = {"latent_dim": LATENTS, "dead_token_threshold": 77, "warmup_steps": 10, "total_steps": 100, **extra}
     config = TrainingConfig(architecture_type=kind, **{**values, **fields})  # type: ignore[arg-type]
-    return build(config, Normalisation("none", 1.0, 28.0, 0.0), torch.zeros(WIDTH), CPU)
+    return build(config, Ends.same(Normalisation("none", 1.0, 28.0, 0.0), torch.zeros(WIDTH)), CPU)
 
 
 def _lam(model: Penalised, step: int) -> float:

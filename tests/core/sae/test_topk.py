@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.sae import sparse
-from core.sae.normalisation import normalisation
+from core.sae.normalisation import Ends, normalisation
 from core.sae.topk import TopK
 from events.training import TrainingConfig
 
@@ -245,14 +245,14 @@ def test_the_configuration_reaches_the_model() -> None:
         dtype="bfloat16",
         seed=9,
     )
-    model = TopK.from_config(config, scale, centre, torch.device("cpu"))
+    model = TopK.from_config(config, Ends.same(scale, centre), torch.device("cpu"))
     assert (model.latents, model.k, model.wanted_l0, model.variance) == (96, 5, 5, 28.0)
     assert (model.firing.dead_after, model.auxk_coefficient, model.unit_decoder) == (77, 0.25, False)
     assert model.matmul_dtype is torch.bfloat16
     torch.testing.assert_close(model.b_dec.detach(), mean)
-    assert torch.equal(model.W_dec, TopK.from_config(config, scale, centre, torch.device("cpu")).W_dec)
+    assert torch.equal(model.W_dec, TopK.from_config(config, Ends.same(scale, centre), torch.device("cpu")).W_dec)
     with pytest.raises(ValueError, match="k"):
-        TopK.from_config(TrainingConfig(latent_dim=96), scale, centre, torch.device("cpu"))
+        TopK.from_config(TrainingConfig(latent_dim=96), Ends.same(scale, centre), torch.device("cpu"))
 
 
 def test_a_checkpoint_of_another_shape_is_refused_by_name() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from msgspec import inspect
 from server_harness import TINY, WORDS, Client, serving
 
-from core.config_rules import ABOUT, BUILT, check
+from core.config_fields import ABOUT
+from core.config_rules import check
 from core.naming import template_description, template_name
 from events import codec
 from events.template import TemplateSaved
-from events.training import TrainingConfig
+from events.training import Architecture, TrainingConfig
 
 FIELDS = {field.name: inspect.type_info(field.type) for field in msgspec.structs.fields(TrainingConfig)}
 
@@ -40,6 +41,9 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.floats(low if above is None else above, high, exclude_min=above is not None, allow_infinity=False)
         case inspect.LiteralType(values=allowed):
             return st.sampled_from(allowed)
+        case inspect.DictType():
+            # What a variant may have otherwise, whatever its architecture.
+            return st.fixed_dictionaries({}, optional={"seed": st.integers(0, 9), "learning_rate": st.just(1e-3)})
         case inspect.VarTupleType(item_type=item):
             return st.lists(values(item), max_size=4).map(tuple)
         case inspect.StrType(pattern=str() as pattern):
@@ -68,7 +72,11 @@ def test_a_saved_template_holds_every_field_as_it_was(config: TrainingConfig) ->
 
 def startable(draw: Any) -> dict[str, Any]:
     """A configuration that may be started on the model `tiny`, with as many fields set as that allows."""
-    raw: dict[str, Any] = {"model": "tiny", "datasets": ["words"], "architecture_type": draw(st.sampled_from(BUILT))}
+    raw: dict[str, Any] = {
+        "model": "tiny",
+        "datasets": ["words"],
+        "architecture_type": draw(st.sampled_from(get_args(Architecture))),
+    }
     raw |= {"total_steps": draw(st.integers(1, 10**6)), "batch_size": draw(st.integers(8, 4_096))}
     for field, kind in FIELDS.items():
         only = (ABOUT[field].extra or {}).get("only")
@@ -97,8 +105,11 @@ async def keeps_every_field(client: Client, raw: dict[str, Any]) -> None:
     assert created.status_code == 201, created.text
     started = (await client.get(f"trainings/{created.json()['id']}"))["config"]
     assert started == checked["config"]
-    # Only what was left to its default is filled in; k stands for the share that it was given as.
-    kept = {field: value for field, value in loaded.items() if value is not None and field != "top_k_sparsity"}
+    # Only what was left to its default is filled in; k stands for the share that it was given as, and variants are told
+    # as what differs.
+    written_anew = ("top_k_sparsity", "variants")
+    kept = {field: value for field, value in loaded.items() if value is not None and field not in written_anew}
+    assert len(started["variants"] or ()) == len(loaded["variants"] or ())
     assert {field: started[field] for field in kept} == kept
     assert (await client.http.delete(f"/api/v1/templates/{saved.json()['id']}")).status_code == 200
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.sae.normalisation import normalisation
+from core.sae.normalisation import Ends, normalisation
 from core.training.loop import Loop
 from core.training.student import Pair, Student
 from events.event import Event
@@ -67,18 +67,21 @@ def config(**changed: Any) -> TrainingConfig:
 
 
 def students(chosen: TrainingConfig, source: Synthetic) -> list[Student]:
-    made = []
+    scaled = {}
     for pair, raw in source.sample(0, 4096).items():
         mean = raw.mean(dim=0)
-        scale, centre = normalisation(
+        scaled[pair] = normalisation(
             chosen.normalize_activations,
             mean=mean,
             mean_norm=float(raw.norm(dim=1).mean()),
             variance=float((raw - mean).square().sum(dim=1).mean()),
             sample=raw,
         )
-        made.append(Student.new(chosen, pair, scale, centre, CPU))
-    return made
+    if chosen.architecture_type in ("transcoder", "skip"):
+        # The first pair is read, the last one is to be given.
+        read, *_, given = source.pairs
+        return [Student.new(chosen, read, Ends(scaled[read], scaled[given]), CPU, target=given)]
+    return [Student.new(chosen, pair, Ends.same(*ends), CPU) for pair, ends in scaled.items()]
 
 
 class Told:

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from core.activations.models import LanguageModel, load_model
 from core.catalogue import BUILTIN_MODELS
 from core.sae.normalisation import Normalisation
+from core.sae.skip import BatchTopKSkip
 from core.sae.topk import TopK
 from core.training.evaluation import (
     BINS,
@@ -25,7 +26,7 @@ from core.training.evaluation import (
 )
 from core.training.optim import Adam
 from core.training.student import Student
-from events.training import EvaluationMade
+from events.training import EvaluationMade, TrainingConfig
 
 WIDTH, CONTEXT, ROWS = 128, 32, 24
 BUDGET = Budget(tokens=10_000, loss_tokens=10_000, seconds=60.0)
@@ -66,7 +67,8 @@ def _student(kind: str, scale: float = 1.0, layer: int = 1) -> Student:
         sae.W_enc.copy_(both)
         sae.W_dec.copy_(both if kind == "copy" else torch.zeros_like(both))
     normalisation = Normalisation("expected_average_only_in", scale, 1.0, 0.0)
-    return Student((layer, "resid_post"), normalisation, sae, Adam(sae.named_parameters()))
+    at, optimiser = (layer, "resid_post"), Adam(sae.named_parameters())
+    return Student(at, at, normalisation, normalisation, sae, optimiser, TrainingConfig())
 
 
 def _evaluate(lm: LanguageModel, student: Student, budget: Budget = BUDGET) -> EvaluationMade:
@@ -110,6 +112,31 @@ def test_the_mean_explains_no_variance_and_is_mean_ablation(lm: LanguageModel) -
     event = _evaluate(lm, student)
     assert event.fvu == pytest.approx(1.0, abs=1e-5)
     assert event.ce_spliced == pytest.approx(_known(event.ce_ablated_mean), abs=1e-4)
+
+
+def test_a_transcoder_that_gives_what_its_target_is_loses_nothing(lm: LanguageModel) -> None:
+    # resid_pre of layer 2 is resid_post of layer 1: what the skip gives is exactly the target.
+    sae = BatchTopKSkip(
+        width=WIDTH, latents=2 * WIDTH, k=4, variance=1.0, dead_after=10, unit_decoder=False,
+        source_centre=torch.zeros(WIDTH),
+    )  # fmt: skip
+    with torch.no_grad():
+        sae.W_skip.copy_(torch.eye(WIDTH) * 0.5)
+    source, target = (Normalisation("expected_average_only_in", scale, 1.0, 0.0) for scale in (0.4, 0.2))
+    optimiser = Adam(sae.named_parameters())
+    student = Student((1, "resid_post"), (2, "resid_pre"), source, target, sae, optimiser, TrainingConfig())
+    event = _evaluate(lm, student)
+    assert _known(event.fvu) < 1e-9
+    assert _known(event.fvu_affine) < 1e-6
+    assert event.ce_spliced == pytest.approx(_known(event.ce_clean), abs=1e-4)
+    assert event.loss_recovered == pytest.approx(1.0, abs=1e-3)
+    with torch.no_grad():
+        sae.W_skip.zero_()
+    event = _evaluate(lm, student)
+    assert _known(event.fvu) > 0.99
+    assert event.ce_spliced == pytest.approx(_known(event.ce_ablated_zero), abs=1e-4)
+    judgement, (reason,) = verdict(recovered=0.99, dead_share=0.0, l0=4.0, wanted_l0=4.0, fvu=0.5, fvu_affine=0.4)
+    assert (judgement, reason) == ("watch", "An affine map without latents leaves less unexplained (40.0%).")
 
 
 def test_the_clean_loss_is_the_models_own(lm: LanguageModel) -> None:

@@ -112,6 +112,16 @@ OTHERS = {
         "initial_threshold": 0.02,
         "bandwidth": 0.1,
     },
+    "transcoder": {"architecture_type": "transcoder", "activation": "batchtopk"},
+    "skip": {
+        "architecture_type": "skip",
+        "activation": "jumprelu",
+        "k": None,
+        "target_l0": 0.25,
+        "initial_threshold": 0.02,
+        "bandwidth": 0.1,
+        "skip_rank": 3,
+    },
 }
 """Configurations whose architecture has a state of its own."""
 
@@ -122,6 +132,8 @@ STATE = {
     "standard": ("control.l0", "control.integral"),
     "jumprelu": ("control.l0", "theta"),
     "gated": ("control.l0", "control.integral", "b_mag"),
+    "transcoder": ("threshold",),
+    "skip": ("Q_skip", "W_skip"),
 }
 
 
@@ -135,7 +147,7 @@ def test_every_architecture_goes_on_where_it_was(kind: str, left_out: str | None
         straight.advance()
     snapshot = straight.snapshot()
     tensors = snapshot.tensors["sae-0"] = {name: tensor.clone() for name, tensor in snapshot.tensors["sae-0"].items()}
-    for file in ("sae-1", "optimiser-0", "optimiser-1"):
+    for file in snapshot.tensors.keys() - {"sae-0"}:
         snapshot.tensors[file] = {name: tensor.clone() for name, tensor in snapshot.tensors[file].items()}
     told.events.clear()
     for _ in range(21):

@@ -9,9 +9,7 @@ from core.training.readback import Direct, Readback, Stamp, readback
 
 
 def _stamp(step: int) -> Stamp:
-    return Stamp(
-        step, occurred_at=1000 + step, learning_rate=0.1, tokens=step, tokens_per_second=1.0, device_memory=None
-    )
+    return Stamp(step, occurred_at=1000 + step, tokens=step, tokens_per_second=1.0, device_memory=None)
 
 
 def _push(ring: Readback, steps: range, device: torch.device) -> None:

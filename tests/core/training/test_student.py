@@ -6,17 +6,14 @@ import pytest
 import torch
 from synthetic import CPU, PAIRS, Synthetic, config, students
 
-from core.sae.normalisation import normalisation
+from core.sae.normalisation import Ends, normalisation
 from core.sae.recipe import Firing
 from core.training.student import FIELDS, Student, rate
 
 
 def _train(student: Student, source: Synthetic, steps: int, **changed: object) -> list[list[float]]:
     chosen = config(**changed)
-    return [
-        student.step(source.next_batch()[student.pair], step, rate(chosen, step)).tolist()
-        for step in range(1, steps + 1)
-    ]
+    return [student.step(source.next_batch(), step, rate(chosen, step)).tolist() for step in range(1, steps + 1)]
 
 
 def _figures(factor: float, steps: int = 30, **changed: object) -> list[list[float]]:
@@ -47,7 +44,7 @@ def test_decoder_rows_have_norm_one_after_every_step() -> None:
     source = Synthetic(PAIRS[:1])
     (student,) = students(config(), source)
     for step in range(1, 12):
-        student.step(source.next_batch()[student.pair], step, 0.01)
+        student.step(source.next_batch(), step, 0.01)
         torch.testing.assert_close(student.sae.W_dec.detach().norm(dim=1), torch.ones(96), rtol=0, atol=1e-6)
 
 
@@ -63,7 +60,7 @@ def test_the_gradient_is_clipped_at_the_default_or_at_the_given_norm() -> None:
         source = Synthetic(PAIRS[:1])
         chosen = config(**changed)
         (student,) = students(chosen, source)
-        student.step(source.next_batch()[student.pair], 1, rate(chosen, 1))
+        student.step(source.next_batch(), 1, rate(chosen, 1))
         moments = [tensor for name, tensor in student.optimiser.tensors().items() if name.endswith("exp_avg")]
         return 10 * float(torch.cat([moment.flatten() for moment in moments]).norm())
 
@@ -90,8 +87,8 @@ def test_an_sae_does_not_depend_on_those_trained_beside_it() -> None:
     (only,) = students(chosen, alone)
     for step in range(1, 11):
         batch = both.next_batch()
-        figures = [student.step(batch[student.pair], step, rate(chosen, step)) for student in beside]
-        assert torch.equal(figures[0], only.step(alone.next_batch()[only.pair], step, rate(chosen, step)))
+        figures = [student.step(batch, step, rate(chosen, step)) for student in beside]
+        assert torch.equal(figures[0], only.step(alone.next_batch(), step, rate(chosen, step)))
     assert torch.equal(beside[0].sae.W_dec, only.sae.W_dec)
 
 
@@ -118,8 +115,8 @@ def test_no_step_waits_for_the_gpu(dtype: str) -> None:
     scale, centre = normalisation(
         "expected_average_only_in", mean=raw.mean(0), mean_norm=4.0, variance=20.0, sample=raw
     )
-    student = Student.new(chosen, PAIRS[0], scale, centre, device)
-    batches = [source.next_batch()[PAIRS[0]].to(device) for _ in range(8)]
+    student = Student.new(chosen, PAIRS[0], Ends.same(scale, centre), device)
+    batches = [{PAIRS[0]: source.next_batch()[PAIRS[0]].to(device)} for _ in range(8)]
     student.step(batches[0], 1, 1e-3)
     torch.cuda.synchronize()
     try:

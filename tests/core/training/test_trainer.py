@@ -11,15 +11,18 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
 from runs import history, small_model, specification
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from core.run import RunSpec
 from core.training import checkpoint, trainer
+from core.training.beginning import NothingToTrain
 from core.training.control import Wishes
 from core.training.loop import CheckpointMismatch
 from core.training.reporting import Progress, Troubles
-from core.training.trainer import NothingToTrain, Outcome, Trainer
+from core.training.trainer import Outcome, Trainer
 from events.control import CheckpointRequested, PauseRequested, StopRequested
 from events.event import Event, Recorded, event_type, now_us
 from events.log import LogWritten
@@ -118,6 +121,72 @@ def test_a_training_tells_everything_from_start_to_end(
     assert last.fvu < first.fvu
     assert "step 20 loss" in caplog.text
     assert "L1.resid_post leaves" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_skip_transcoder_reads_one_hook_and_gives_another(spec: Callable[..., RunSpec]) -> None:
+    changed = {"architecture_type": "skip", "hook_types": None, "target_layer_offset": 1, "training_layers": (0, 1)}
+    straight = spec(**changed, normalize_decoder=None, total_steps=14)
+    whole = Run(straight)
+    assert whole() == "completed"
+    started = whole.of(TrainingStarted)[0]
+    assert [(sae.layer, sae.hook, sae.target_layer, sae.target_hook) for sae in started.saes] == [
+        (0, "mlp_in", 1, "mlp_out"),
+        (1, "mlp_in", 2, "mlp_out"),
+    ]
+    made = whole.of(EvaluationMade)
+    assert [(e.step, e.sae) for e in made] == [(14, 0), (14, 1)]
+    assert all(e.fvu is not None and e.fvu_affine is not None and e.ce_spliced is not None for e in made)
+    paused = msgspec.structs.replace(straight, id="1" * 14)
+    first = Run(paused, at={7: PauseRequested()})
+    assert first() == "paused"
+    second = Run(paused, resume=True)
+    assert second() == "completed"
+    assert history(first.told + second.told) == history(whole.told)
+
+
+@pytest.mark.slow
+def test_a_variant_is_bit_by_bit_what_it_would_be_alone(spec: Callable[..., RunSpec]) -> None:
+    variants: list[dict[str, Any]] = [
+        {"k": 4, "seed": 5},
+        {"architecture_type": "jumprelu", "target_l0": 0.05, "learning_rate": 2e-3, "normalize_activations": "none"},
+    ]
+    shared = {"training_layers": (1,), "total_steps": 14, "eval_interval": 7}
+    together = Run(spec(variants=tuple(variants), **shared))
+    assert together() == "completed"
+    started = together.of(TrainingStarted)[0]
+    assert [(sae.layer, sae.variant) for sae in started.saes] == [(1, 0), (1, 1)]
+    for number, variant in enumerate(variants):
+        own = {**variant, "k": variant.get("k")}
+        alone = Run(spec(**shared, **own))
+        assert alone() == "completed"
+        for kind in (StepTrained, EvaluationMade):
+            theirs = [_untimed(event, 0) for event in together.of(kind) if event.sae == number]
+            assert theirs == [_untimed(event, 0) for event in alone.of(kind)]
+        ours, theirs = (
+            load_file(run.checkpoints / "step-00000014" / f"sae-{index}.safetensors")
+            for run, index in ((together, number), (alone, 0))
+        )
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def _untimed(event: Any, sae: int) -> Any:
+    changed = {"sae": sae} | ({"tokens_per_second": 0.0} if isinstance(event, StepTrained) else {})
+    return msgspec.structs.replace(event, **changed)
+
+
+@pytest.mark.slow
+def test_variants_go_on_where_they_were(spec: Callable[..., RunSpec]) -> None:
+    straight = spec(variants=({"k": 4}, {"architecture_type": "gated"}), training_layers=(1,), total_steps=14)
+    whole = Run(straight)
+    whole()
+    paused = msgspec.structs.replace(straight, id="2" * 14)
+    first = Run(paused, at={7: PauseRequested()})
+    assert first() == "paused"
+    second = Run(paused, resume=True)
+    assert second() == "completed"
+    assert history(first.told + second.told) == history(whole.told)
 
 
 @pytest.mark.slow

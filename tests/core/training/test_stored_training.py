@@ -35,7 +35,8 @@ SMALL: dict[str, Any] = {
 def specification(tmp_path: Path, **changed: Any) -> RunSpec:
     folder = tmp_path / "kept"
     if not folder.exists():
-        make_folder(folder, [700, 500], dtype=torch.bfloat16)
+        target_width = 12 if changed.get("architecture_type") in ("transcoder", "skip") else None
+        make_folder(folder, [700, 500], target_width=target_width, dtype=torch.bfloat16)
     facts = open_folder(folder).facts
     config = resolve(TrainingConfig(activations=str(folder), **{**SMALL, **changed}), facts)
     created = TrainingCreated(name="A test", config=config, launcher="external")
@@ -62,6 +63,39 @@ def test_it_tells_all_that_a_training_tells_and_that_there_was_no_language_model
     assert (made.ce_clean, made.ce_spliced, made.kl_spliced, made.loss_recovered) == (None,) * 4
     assert made.verdict is not None
     assert made.reasons[-1] == "There is no language model here: this is judged by reconstruction and latents alone."
+
+
+@pytest.mark.parametrize("kind", ["transcoder", "skip"])
+def test_a_transcoder_gives_t_for_x_of_another_width_and_resumes_to_the_bit(tmp_path: Path, kind: str) -> None:
+    spec = specification(tmp_path, architecture_type=kind, total_steps=150, seed=1)
+    whole = Run(spec)
+    assert whole() == "completed"
+    (made,) = whole.of(EvaluationMade)
+    assert 0 < made.fvu < 1.2
+    assert made.fvu_affine > 0
+    (started,) = whole.of(TrainingStarted)
+    (sae,) = started.saes
+    assert (sae.hook, sae.target_hook) == ("mlp_in", "mlp_out")
+    spec = specification(tmp_path, architecture_type=kind, total_steps=150, seed=1)
+    before = Run(spec, at={70: PauseRequested()})
+    assert before() == "paused"
+    after = Run(spec, resume=True)
+    assert after() == "completed"
+    assert history([*before.told, *after.told]) == history(whole.told)
+    (one,) = exported(after.checkpoints / "step-00000150", spec)
+    assert (one.config["d_in"], one.config["d_out"]) == (16, 12)
+    metadata = one.config["metadata"]
+    assert (metadata["hook_name"], metadata["hook_name_out"], metadata["hf_hook_name_out"]) == (None, None, None)
+
+
+def test_variants_learn_the_same_rows_side_by_side(tmp_path: Path) -> None:
+    both = Run(specification(tmp_path, variants=({"k": 4}, {"k": 8, "seed": 1})))
+    assert both() == "completed"
+    alone = Run(specification(tmp_path, k=8, seed=1))
+    assert alone() == "completed"
+    theirs = [one.loss for one in both.of(StepTrained) if one.sae == 1]
+    assert theirs == [one.loss for one in alone.of(StepTrained)]
+    assert len(both.of(EvaluationMade)) == 2
 
 
 def test_it_evaluates_on_the_rows_at_the_end_which_it_never_reads(tmp_path: Path) -> None:
