@@ -38,13 +38,15 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """What a training will need.
 
     `tokens` are read in all; `parameters` counts the weights of all its SAEs; `memory_bytes` is the peak on its
-    device, `memory` the same by part; `seconds` is None where nothing is known about this machine's speed.
+    device, `memory` the same by part; `disk_bytes` is what a cache of activations takes; `seconds` is None where
+    nothing is known about this machine's speed.
     """
 
     tokens: int
     parameters: int
     memory_bytes: int
     memory: dict[str, int]
+    disk_bytes: int = 0
     seconds: float | None = None
 
 
@@ -248,10 +250,11 @@ def estimate(config: TrainingConfig, known: Known, *, flops_per_second: float | 
     if isinstance(known, StoredActivations):
         row = (width + (given or 0 if transcoder else 0)) * (4 if known.dtype == "float32" else 2)
         affordable = max(BUFFER_BYTES, 2 * config.batch_size * row)
-        buffered, model = min(slots * row, affordable) if config.shuffle else 0, 0
+        buffered, model, cached = min(slots * row, affordable) if config.shuffle else 0, 0, 0
     else:
         element = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2 if on_gpu else 4}[config.model_dtype]
         buffered = slots * width * element * hooks * (2 if transcoder else 1)
+        cached = tokens * width * element * hooks * (2 if transcoder else 1) if config.cache else 0
         model = (known.parameters or 12 * known.layers * width * width) * element
     memory = {
         # fp32 master weights, gradients and Adam's two moments
@@ -271,6 +274,7 @@ def estimate(config: TrainingConfig, known: Known, *, flops_per_second: float | 
         parameters=weights,
         memory_bytes=sum(memory.values()),
         memory=memory,
+        disk_bytes=cached,
         seconds=seconds,
     )
 
@@ -432,8 +436,6 @@ def _cross_field(values: Mapping[str, Any], known: Known | None, devices: Sequen
                 f"{architecture.capitalize()} predicts another hook's activation; choose a target different from the"
                 " source.",
             )
-    if values.get("cache"):
-        yield Problem("cache", "cache cannot be used by this version yet; leave it out.")
     steps = values.get("total_steps", TrainingConfig().total_steps)
     for field in ("warmup_steps", "decay_steps"):
         chosen = values.get(field)

@@ -213,11 +213,12 @@ class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a training will need: tokens, weights, bytes on its device, seconds (None: not known)."""
+    """What a training will need: tokens, weights, bytes on its device and on disk, seconds (None: not known)."""
 
     tokens: int
     parameters: int
     memory_bytes: int
+    disk_bytes: int = 0
     seconds: float | None = None
 
 

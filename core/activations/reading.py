@@ -100,6 +100,10 @@ class ActivationReader:
     def resized(self, rows_per_pass: int) -> ActivationReader:
         return ActivationReader(self.lm, self.rows, self.pairs, rows_per_pass)
 
+    def of(self, pairs: Sequence[Pair]) -> ActivationReader:
+        """The same passes at other layers and hooks."""
+        return ActivationReader(self.lm, self.rows, pairs, self.rows_per_pass)
+
     def count(self, number: int) -> int:
         """How many tokens are kept of pass `number`; needs no forward pass."""
         return int(self.rows.kept(self._tokens(number)).sum())

@@ -118,6 +118,11 @@ class TokenRows:
         self._order = lru_cache(maxsize=8)(self._order_of_block)
 
     @property
+    def data_seed(self) -> int:
+        """What their order follows from."""
+        return self._seed
+
+    @property
     def fingerprint(self) -> str:
         """Digest of the text, the tokeniser and the packing: the same rows have the same one."""
         parts = [self.split, _rows_per_block(self._shares), [source.key for source in self._all]]

@@ -222,7 +222,9 @@ class Loop:
         return self._memory
 
 
-_FREE = frozenset({"device", "checkpoint_interval", "checkpoints_kept", "eval_interval", "log_interval", "auto_resume"})
+_FREE = frozenset(
+    {"device", "cache", "checkpoint_interval", "checkpoints_kept", "eval_interval", "log_interval", "auto_resume"}
+)
 """Fields that may differ between a checkpoint and the run that goes on from it: they change no figure."""
 
 

@@ -135,8 +135,9 @@ class Trainer:
             return self._loop(source, students, device, snapshot), evaluation, fingerprint
         # Imported here: transformers takes seconds, which a trainer that cannot run need not wait for.
         from core.activations.buffer import ActivationBuffer
+        from core.activations.cached import CachedPasses
         from core.activations.models import load_model
-        from core.activations.reading import ActivationReader
+        from core.activations.reading import ActivationReader, Passes
         from core.activations.statistics import measure
         from core.activations.tokens import TokenRows, open_rows
 
@@ -162,7 +163,10 @@ class Trainer:
             )
 
         train = rows("train")
-        reader = ActivationReader(lm, train, pairs)
+        reader: Passes = ActivationReader(lm, train, pairs)
+        if config.cache:
+            reader = CachedPasses(reader, spec.data_dir / "activations", self._no_cache)
+            log.info("The activations are kept in %s.", reader.folder)
         total = config.total_steps * config.batch_size
         if snapshot is None:
             found = measure(reader, total_tokens=total, progress=self._phase)
@@ -178,6 +182,10 @@ class Trainer:
         )
         loop = self._loop(source, students, device, snapshot)
         return loop, Evaluation(lm, rows("held-out"), students), train.fingerprint
+
+    def _no_cache(self, sentence: str) -> None:
+        log.warning("%s", sentence)
+        self.troubles.tell("cache", sentence)
 
     def _loop(
         self, source: Source, students: Sequence[Student], device: torch.device, snapshot: Snapshot | None

@@ -301,3 +301,13 @@ def test_what_is_accepted_is_complete(latents: int, steps: int, layers: set[int]
               "training_layers", "hook_types", "dead_token_threshold", "auxk_coefficient", "eval_interval")  # fmt: skip
     assert all(getattr(config, field) is not None for field in needed)
     assert 1 <= config.k <= latents / 4
+
+
+def test_a_cache_needs_disk_and_is_for_what_a_model_reads() -> None:
+    plain, kept = checked(total_steps=1_000).estimate, checked(total_steps=1_000, cache=True).estimate
+    assert plain is not None
+    assert kept is not None
+    assert (plain.disk_bytes, kept.disk_bytes) == (0, 1_000 * 4_096 * 128 * 4)
+    two = checked(total_steps=1_000, cache=True, training_layers=[1, 2], model_dtype="bfloat16").estimate
+    assert two is not None
+    assert two.disk_bytes == 2 * 1_000 * 4_096 * 128 * 2

@@ -62,6 +62,7 @@ def test_the_estimate_has_no_language_model_and_a_buffer_that_is_bounded() -> No
         ({"model": "tiny"}, "model", "model does not apply to a folder of activations; leave it out, or leave activ"),
         ({"datasets": ["text"]}, "datasets", "datasets does not apply to a folder"),
         ({"context_size": 128}, "context_size", "does not apply to a folder"),
+        ({"cache": True}, "cache", "does not apply to a folder"),
         ({"model_dtype": "float16"}, "model_dtype", "does not apply to a folder"),
         ({"training_layers": [1, 2]}, "training_layers", "names 2 layers; the activations of one folder are of one"),
         ({"hook_types": ["resid_pre", "mlp_out"]}, "hook_types", "names 2 hooks"),

@@ -442,8 +442,10 @@ class Form:
             memory["note"] = f"of {text.size(free)} free on {device.name or device.id}"
             memory["share"] = estimate.memory_bytes / free
         seconds = estimate.seconds
+        disk = {"label": "Disk", "value": text.size(estimate.disk_bytes), "note": "for the cache", "share": None}
         return [
             memory,
+            *([disk] if estimate.disk_bytes else []),
             {"label": "Tokens", "value": text.short(estimate.tokens), "note": "read in all", "share": None},
             {"label": "Weights", "value": text.short(estimate.parameters), "note": "to be trained", "share": None},
             {
