@@ -102,9 +102,6 @@ class SparseAutoencoder(nn.Module, ABC):
     unclipped: ClassVar[tuple[str, ...]] = ()
     """Parameters that count neither in the gradient's norm nor in the clipping."""
 
-    rates: ClassVar[Mapping[str, float]] = {}
-    """By how much a parameter's learning rate is larger than that of the others."""
-
     penalised: ClassVar[bool] = False
     """Whether the loss holds a sparsity penalty, and `Losses` its coefficient."""
 
@@ -154,6 +151,11 @@ class SparseAutoencoder(nn.Module, ABC):
 
         Raises ValueError where a field has no value that only the server's rules would have filled in.
         """
+        return {}
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """By how much a parameter's learning rate is larger than that of the others."""
         return {}
 
     @property

@@ -15,6 +15,7 @@ must not shrink the others', so they are not clipped.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self, Unpack
 
 import torch
@@ -30,6 +31,11 @@ from .control import Control, Fixed, SignedP
 from .normalisation import Ends
 from .penalised import WARM_UP, Penalised, Terms
 from .recipe import auxiliary_latents
+
+THRESHOLD_RATE = 2.0
+LONG_RUN = 3_000
+"""Steps from which on thresholds reach where they belong at that rate; in a shorter run they learn faster still."""
+MOST_HASTE = 5.0
 
 
 class _Jump(Function):
@@ -60,11 +66,11 @@ def jump(p: Tensor, theta: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
 class JumpReLU(Penalised):
     """Thresholds `theta (F)` start at `threshold`; `bandwidth` is eps, both in units of pre-activations.
 
-    `expected_l0` is the L0 that the auxiliary loss reckons with, `auxk_coefficient` its weight.
+    `expected_l0` is the L0 that the auxiliary loss reckons with, `auxk_coefficient` its weight, `threshold_rate` the
+    learning rate of thresholds over that of the rest.
     """
 
     unclipped = ("theta",)
-    rates = {"theta": 2.0}
 
     def __init__(
         self,
@@ -73,10 +79,12 @@ class JumpReLU(Penalised):
         threshold: float = 0.02,
         bandwidth: float = 0.1,
         auxk_coefficient: float = 1 / 8,
+        threshold_rate: float = THRESHOLD_RATE,
         control: Control,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(control=control, **shared)
+        self.threshold_rate = threshold_rate
         self.bandwidth = bandwidth
         self.auxk_coefficient = auxk_coefficient
         self.k_aux = auxiliary_latents(shared["width"], round(expected_l0))
@@ -104,10 +112,15 @@ class JumpReLU(Penalised):
             threshold=config.initial_threshold,
             bandwidth=config.bandwidth,
             auxk_coefficient=1 / 8 if config.auxk_coefficient is None else config.auxk_coefficient,
+            threshold_rate=THRESHOLD_RATE * min(MOST_HASTE, max(1.0, LONG_RUN / config.total_steps)),
             control=control,
             **cls.own_settings(config),
             **shared,
         )
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        return {"theta": self.threshold_rate}
 
     def threshold(self) -> Tensor:
         return self.theta.detach()

@@ -75,7 +75,7 @@ class Student:
             weight_decay=config.weight_decay,
             clip=clip,
             unclipped=type(sae).unclipped,
-            rates=type(sae).rates,
+            rates=sae.rates,
         )
         return cls(pair, target or pair, normalisation, target_normalisation, sae, optimiser, config, variant)
 
