@@ -351,7 +351,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         about("Steps between checkpoints; 0 saves only at a pause and at the end.", unit="steps", group="run"),
     ] = 1_000
     checkpoints_kept: Annotated[
-        _Count, about("How many of the newest checkpoints are kept.", group="run", advanced=True)
+        _Count,
+        about("How many of the newest checkpoints are kept; the best one stays too.", group="run", advanced=True),
     ] = 3
     eval_interval: Annotated[
         _CountOrZero | None,

@@ -112,7 +112,7 @@ class JumpReLU(Penalised):
             threshold=config.initial_threshold,
             bandwidth=config.bandwidth,
             auxk_coefficient=1 / 8 if config.auxk_coefficient is None else config.auxk_coefficient,
-            threshold_rate=THRESHOLD_RATE * min(MOST_HASTE, max(1.0, LONG_RUN / config.total_steps)),
+            threshold_rate=THRESHOLD_RATE * min(MOST_HASTE, max(1.0, (LONG_RUN / config.total_steps) ** 2)),
             control=control,
             **cls.own_settings(config),
             **shared,
