@@ -272,6 +272,18 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ),
     ] = None
 
+    resample_interval: Annotated[
+        _CountOrZero | None,
+        about(
+            "Steps after which dead latents begin anew where the reconstruction is worst, again and again; 0: never.",
+            unit="steps",
+            only=("standard", "gated"),
+            default="0",
+            group="sparsity",
+            advanced=True,
+        ),
+    ] = None
+
     # How long and how fast
     total_steps: Annotated[
         Annotated[int, Meta(ge=1, le=100_000_000)], about("Optimiser steps.", unit="steps", shared=True)

@@ -21,6 +21,7 @@ from . import sparse
 from .autoencoder import Code, Losses, Shared, SparseAutoencoder, shared_settings
 from .control import Control, Fixed, LogPI
 from .normalisation import Ends
+from .recipe import draw_by_error
 
 WARM_UP = 0.05
 """Share of the run over which a fixed coefficient rises from 0."""
@@ -28,6 +29,9 @@ WARM_UP = 0.05
 PUSH = 1e-3
 PUSHED_TO = 0.1
 """Pre-activation up to which dead latents are pushed."""
+
+RESAMPLED = 0.2
+"""Encoder rows of latents that begin anew, over those of live ones: small enough not to disturb what is there."""
 
 _ROW_NORM = 0.1
 _SPARSE_BELOW = 0.15
@@ -170,6 +174,31 @@ class SizePenalised(Penalised):
         shared["unit_decoder"] = config.normalize_decoder is True
         control = control_of_size(config, shared["latents"], shared["variance"], device)
         return cls(control=control, **cls.own_settings(config), **shared)
+
+    @torch.no_grad()
+    def resample(self, x: Tensor, seed: int) -> Tensor:
+        """Let dead latents begin anew as directions of tokens of `x (B, n)` that are reconstructed badly (Bricken et
+        al. 2023): decoder rows of the live ones' mean norm, encoder rows of a fifth of theirs, biases 0.
+
+        Returns which they are (n_resampled), so that what the optimiser remembers of them can be forgotten.
+        """
+        dead = self.firing.dead
+        alive = torch.ones(self.latents, dtype=torch.bool, device=dead.device)
+        alive[dead] = False
+        if dead.numel() == 0 or not bool(alive.any()):
+            return dead[:0]
+        tokens = draw_by_error((x - self.reconstruct(x)).square().sum(dim=1), dead.numel(), seed)
+        dead = dead[: len(tokens)]
+        directions = x[tokens] - self.b_dec
+        directions = directions / directions.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        self.W_dec[dead] = directions * self.W_dec[alive].norm(dim=1).mean()
+        self.W_enc[dead] = directions * (RESAMPLED * self.W_enc[alive].norm(dim=1).mean())
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 1 and name != "b_dec":
+                parameter[dead] = 0
+        self.firing.since[dead] = 0
+        self.firing.refresh()
+        return dead
 
     def _push(self, centred: Tensor, bias: Tensor) -> Tensor:
         """lam_P · mean Σ_dead relu(0.1 - p_i) with the pre-activations' `bias (F)`, lam_P = 1e-3 / V (after Circuits

@@ -86,6 +86,17 @@ class Firing:
         return (self.since > self.dead_after).sum()
 
 
+def draw_by_error(error: Tensor, count: int, seed: int) -> Tensor:
+    """`count` different tokens, drawn in proportion to the squares of their `error (B)`, a squared norm each
+    (Bricken et al. 2023): their numbers, at most as many as have any error. Waits for the device."""
+    weight = error.double().square().cpu()
+    count = min(count, int((weight > 0).sum()))
+    if count == 0:
+        return torch.zeros(0, dtype=torch.int64, device=error.device)
+    drawn = torch.multinomial(weight, count, generator=torch.Generator().manual_seed(seed))
+    return drawn.to(error.device)
+
+
 def auxiliary_latents(width: int, k: int) -> int:
     """How many dead latents a token may use: min(n/2, k). Many weak helpers each stay too small to win a place."""
     return max(1, min(width // 2, k))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from core.sae.autoencoder import Code, SparseAutoencoder
 from core.sae.normalisation import Ends, Normalisation, Scaled
+from core.sae.penalised import SizePenalised
 from core.sae.recipe import Firing
 from core.sae.registry import architecture
 from core.variants import configurations
@@ -106,6 +107,10 @@ class Student:
         sae.before_update()
         update = self.optimiser.step(learning_rate, losses.total.detach())
         sae.after_update()
+        interval = self.config.resample_interval
+        if interval and step % interval == 0 and step < self.config.total_steps and isinstance(sae, SizePenalised):
+            sae.firing.refresh()
+            self.optimiser.forget(sae.resample(x, (self.config.seed + step) % 2**63), sae.latents)
         coefficient = losses.coefficient
         figures = (
             losses.total.detach(),
