@@ -357,6 +357,17 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ),
     ] = "auto"
 
+    micro_batch_size: Annotated[
+        Annotated[int, Meta(ge=32)] | None,
+        about(
+            "Tokens of a step that are computed at once; fewer need less memory and more time.",
+            unit="tokens",
+            default="the whole batch; halved where it does not fit into memory",
+            group="run",
+            advanced=True,
+        ),
+    ] = None
+
     # What is kept
     checkpoint_interval: Annotated[
         _CountOrZero,

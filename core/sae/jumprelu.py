@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from events.training import TrainingConfig
 
 from . import sparse
-from .autoencoder import Shared, shared_settings
+from .autoencoder import Shared, Whole, shared_settings
 from .control import Control, Fixed, SignedP
 from .normalisation import Ends
 from .penalised import WARM_UP, Penalised, Terms
@@ -119,6 +119,10 @@ class JumpReLU(Penalised):
         )
 
     @property
+    def revives(self) -> bool:
+        return self.auxk_coefficient > 0
+
+    @property
     def rates(self) -> Mapping[str, float]:
         return {"theta": self.threshold_rate}
 
@@ -129,23 +133,23 @@ class JumpReLU(Penalised):
         super().after_update()
         self.theta.data.clamp_min_(0.0)
 
-    def _dense(self, p: Tensor) -> Terms:
+    def _dense(self, p: Tensor, tokens: int) -> Terms:
         f, gate = jump(p, self.theta.expand_as(p), self.bandwidth)
         hits = gate.detach().sum(dim=0, dtype=torch.int64)
         near = (p.detach() > self.theta.detach() - self.bandwidth / 2).sum()
-        return Terms(self._product(f, self.W_dec), gate.sum() / p.shape[0], hits, near)
+        return Terms(self._product(f, self.W_dec), gate.sum() / tokens, hits, near)
 
-    def _sparse(self, p: Tensor, centred: Tensor) -> Terms:
+    def _sparse(self, p: Tensor, centred: Tensor, tokens: int) -> Terms:
         # The entries just below their threshold are no latents, but have a gradient for it.
         active, places = sparse.Active.of_mask(p > self.theta.detach() - self.bandwidth / 2)
         values = self._active_pre_activations(p.flatten()[places], centred, active)
         f, gate = jump(values, self.theta.index_select(0, active.col), self.bandwidth)
         hits = torch.zeros_like(self.firing.counts).index_add_(0, active.col, gate.detach().to(torch.int64))
-        return Terms(
-            sparse.decode(f, self.W_dec, active), gate.sum() / p.shape[0], hits, places.new_tensor(len(places))
-        )
+        return Terms(sparse.decode(f, self.W_dec, active), gate.sum() / tokens, hits, places.new_tensor(len(places)))
 
-    def _bring_back(self, p: Tensor, centred: Tensor, residual: Tensor, *, with_sparse: bool) -> Tensor | None:
-        if self.auxk_coefficient == 0:
+    def _bring_back(
+        self, p: Tensor, centred: Tensor, residual: Tensor, whole: Whole | None, *, with_sparse: bool
+    ) -> Tensor | None:
+        if not self.revives:
             return None
-        return self.auxk_coefficient * self._revive(p, centred, residual, self.k_aux, with_sparse=with_sparse)
+        return self.auxk_coefficient * self._revive(p, centred, residual, self.k_aux, whole, with_sparse=with_sparse)

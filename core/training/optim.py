@@ -72,6 +72,11 @@ class Adam:
             optimiser.zero_grad(set_to_none=True)
         return Update(norm, skipped)
 
+    def drop_gradients(self) -> None:
+        """Forget the gradients that there are."""
+        for parameter in self._named.values():
+            parameter.grad = None
+
     def forget(self, rows: Tensor, latents: int) -> None:
         """Set the moments of these latents to 0, in every parameter that has a row for each of the `latents`."""
         for optimiser in self._optimisers:

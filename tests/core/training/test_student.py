@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from synthetic import CPU, PAIRS, Synthetic, config, students
@@ -169,3 +171,49 @@ def test_no_step_waits_for_the_gpu(dtype: str) -> None:
             student.step(batches[step % 8], step, 1e-3)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def _crowded(student: Student, monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
+    """Let the student have memory for `room` tokens at once; what it tried, in tokens."""
+    tried: list[int] = []
+    computed = student.sae.losses
+
+    def losses(x: torch.Tensor, *rest: Any) -> Any:
+        tried.append(x.shape[0])
+        found = computed(x, *rest)
+        if x.shape[0] > room:
+            raise torch.OutOfMemoryError("There is no more of it.")
+        return found
+
+    monkeypatch.setattr(student.sae, "losses", losses)
+    return tried
+
+
+@pytest.mark.parametrize("kind", ["batchtopk", "standard"])
+def test_a_step_that_does_not_fit_into_memory_is_taken_again_in_parts(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sparsity: dict[str, Any] = {} if kind == "batchtopk" else {"k": None, "auxk_coefficient": None, "target_l0": 0.2}
+    fields = {"architecture_type": kind, "batch_size": 256, "normalize_decoder": None, **sparsity}
+    crowded, roomy = (Synthetic(PAIRS[:1], batch=256) for _ in range(2))
+    (student,) = students(config(**fields), crowded)
+    (other,) = students(config(**fields, micro_batch_size=64), roomy)
+    tried = _crowded(student, monkeypatch, 100)
+    for step in range(1, 6):
+        ours = student.step(crowded.next_batch(), step, 3e-3)
+        theirs = other.step(roomy.next_batch(), step, 3e-3)
+        # Its first attempts left nothing behind.
+        assert torch.equal(ours, theirs)
+    assert tried[:6] == [256, 128, 64, 64, 64, 64]
+    assert tried[6:] == [64] * 16
+    assert all(torch.equal(tensor, other.sae.tensors()[name]) for name, tensor in student.sae.tensors().items())
+    assert "step 1 does not fit into memory; it is taken again 64 tokens at a time" in caplog.text
+
+
+def test_a_step_of_which_not_even_the_smallest_part_fits_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Synthetic(PAIRS[:1])
+    (student,) = students(config(), source)
+    tried = _crowded(student, monkeypatch, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        student.step(source.next_batch(), 1, 3e-3)
+    assert tried == [64, 32]
