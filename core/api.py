@@ -153,8 +153,8 @@ def _decoded(response: httpx.Response, url: str) -> Any:
     if not response.content:
         return None
     try:
-        return response.json()
-    except ValueError as error:
+        return msgspec.json.decode(response.content)
+    except msgspec.DecodeError as error:
         raise ServerUnreachable(f"What answers at {url} is not SAE Studio (it sent no JSON).") from error
 
 

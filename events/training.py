@@ -315,6 +315,18 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ),
     ] = None
 
+    resample_interval: Annotated[
+        _CountOrZero | None,
+        about(
+            "Steps after which dead latents begin anew where the reconstruction is worst, again and again; 0: never.",
+            unit="steps",
+            only=("standard", "gated"),
+            default="0",
+            group="sparsity",
+            advanced=True,
+        ),
+    ] = None
+
     # How long and how fast
     total_steps: Annotated[
         Annotated[int, Meta(ge=1, le=100_000_000)], about("Optimiser steps.", unit="steps", shared=True)
@@ -389,13 +401,25 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ),
     ] = "auto"
 
+    micro_batch_size: Annotated[
+        Annotated[int, Meta(ge=32)] | None,
+        about(
+            "Tokens of a step that are computed at once; fewer need less memory and more time.",
+            unit="tokens",
+            default="the whole batch; halved where it does not fit into memory",
+            group="run",
+            advanced=True,
+        ),
+    ] = None
+
     # What is kept
     checkpoint_interval: Annotated[
         _CountOrZero,
         about("Steps between checkpoints; 0 saves only at a pause and at the end.", unit="steps", group="run"),
     ] = 1_000
     checkpoints_kept: Annotated[
-        _Count, about("How many of the newest checkpoints are kept.", group="run", advanced=True)
+        _Count,
+        about("How many of the newest checkpoints are kept; the best one stays too.", group="run", advanced=True),
     ] = 3
     eval_interval: Annotated[
         _CountOrZero | None,

@@ -7,9 +7,10 @@ before P no longer count; the few such pairs of a training are all that is kept 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
+import numpy as np
 import pyarrow as _pyarrow  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.compute as _compute  # pyright: ignore[reportMissingTypeStubs]
 from duckdb import DuckDBPyConnection
@@ -27,7 +28,10 @@ pa: Any = _pyarrow
 pc: Any = _compute
 
 STEPS = table_of("StepTrained")
-_TAIL = 100_000
+_TAIL = 4_096
+"""Positions before the end of a stream in which its last steps are looked for first."""
+_FEW = 10_000
+_FARTHEST = 1_000_000
 
 _NAMES = {"l0_fraction": "l0_sparsity"}
 METRICS: dict[str, str] = {
@@ -114,6 +118,10 @@ class _Source(msgspec.Struct, frozen=True):
     names: Sequence[str]
     parameters: Sequence[object]
 
+    @property
+    def columns(self) -> list[str]:
+        return ["step", "sae", *(f"m{index}" for index in range(len(self.names))), "timestamp"]
+
 
 def history(
     con: DuckDBPyConnection,
@@ -150,13 +158,16 @@ def history(
         names = [name for name in METRICS if name in names]
     stream = TRAINING + id
     columns = "".join(f", {METRICS[name]} AS m{index}" for index, name in enumerate(names))
-    conditions = ["stream = ?", _begins(con, stream), _counted(con, stream), *_range(from_step, to_step)]
+    extent = _extent(con, stream)
+    conditions = ["stream = ?", extent.begins, extent.counted, *_range(from_step, to_step)]
     if sae is not None:
         conditions.append(f"sae = {int64(sae)}")
     sql = f"SELECT step, sae, occurred_at AS timestamp{columns} FROM {STEPS} WHERE {' AND '.join(conditions)}"
     source = _Source(sql, names, [stream])
-    if points is None and order == "desc" and from_step is None and to_step is None:
-        source = _near_the_end(con, source, stream, limit)
+    if points is None and order == "desc" and from_step is None and to_step is None and 1 <= limit <= _FEW:
+        latest = _latest(con, source, extent, limit)
+        if latest is not None:
+            return latest
     return _read(con, source, points, limit, order)
 
 
@@ -189,24 +200,47 @@ def logged(
     return table.select([index for index, name in enumerate(table.column_names) if index != 1 or name != "sae"])
 
 
-def _begins(con: DuckDBPyConnection, stream: str) -> str:
-    """Where in the log the stream begins: DuckDB then reads nothing of the step table before that."""
-    found = first(con, "SELECT first_position FROM streams WHERE stream = ?", [stream])
-    return "true" if found is None else f"position >= {found[0]}"
+class _Extent(NamedTuple):
+    """Where in the log a stream lies, and the condition on what counts of it."""
+
+    first: int
+    last: int
+    counted: str
+
+    @property
+    def begins(self) -> str:
+        """DuckDB then reads nothing of the step table before that."""
+        return f"position >= {self.first}"
 
 
-def _near_the_end(con: DuckDBPyConnection, source: _Source, stream: str, limit: int) -> _Source:
-    """The source without what lies before the stream's last `limit` steps, as far as that is found out quickly."""
-    ends = first(con, "SELECT first_position, last_position FROM streams WHERE stream = ?", [stream])
-    window = _TAIL
-    # Steps that count ascend with their positions. One more than asked for: the first may have begun before.
-    while ends is not None and ends[1] - window > ends[0]:
-        tail = msgspec.structs.replace(source, sql=f"{source.sql} AND position > {ends[1] - window}")
-        found = first(con, f"SELECT count(DISTINCT step) FROM ({tail.sql})", tail.parameters)
-        if found is not None and found[0] > limit:
-            return tail
+def _extent(con: DuckDBPyConnection, stream: str) -> _Extent:
+    # One statement for three facts: each costs as much as reading a thousand steps.
+    found = first(
+        con,
+        "SELECT first_position, last_position, resumes FROM (SELECT list(struct_pack(step, position)) AS resumes"
+        f" FROM {PREEMPTED.name} WHERE stream = $1) LEFT JOIN streams ON stream = $1",
+        [stream],
+    )
+    assert found is not None
+    begins, ends, resumes = found
+    # What is younger than the log's last checkpoint has no extent yet.
+    return _Extent(begins or 0, ends or 0, counted((pair["step"], pair["position"]) for pair in resumes or ()))
+
+
+def _latest(con: DuckDBPyConnection, source: _Source, extent: _Extent, limit: int) -> Any:
+    """The last `limit` steps, the newest first, where they lie near the end of the stream; None where they do not."""
+    window = max(_TAIL, 8 * limit)
+    # Steps that count ascend with their positions.
+    while window < _FARTHEST and extent.last - window > extent.first:
+        sql = f"SELECT {', '.join(source.columns)} FROM ({source.sql} AND position > {extent.last - window})"
+        found = con.sql(sql, params=list(source.parameters)).to_arrow_table()
+        steps = np.unique(found["step"].to_numpy())
+        # One more than asked for: of the first, some SAEs' rows may lie before.
+        if len(steps) > limit:
+            kept = found.filter(pc.greater_equal(found["step"], int(steps[-limit])))
+            return _named(kept.sort_by([("step", "descending"), ("sae", "ascending")]), source)
         window *= 8
-    return source
+    return None
 
 
 def _counted(con: DuckDBPyConnection, stream: str) -> str:
@@ -226,7 +260,7 @@ def _read(con: DuckDBPyConnection, source: _Source, points: int | None, limit: i
     bounds = first(con, f"SELECT min(step), max(step) FROM ({source.sql})", source.parameters)
     assert bounds is not None
     lowest, highest = bounds
-    columns = ["step", "sae", *(f"m{index}" for index in range(len(source.names))), "timestamp"]
+    columns = source.columns
     if lowest is None:
         sql = f"SELECT {', '.join(columns)} FROM ({source.sql}) WHERE false"
     elif points is None:

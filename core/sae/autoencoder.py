@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, NotRequired, Self, TypedDict
 
 import torch
@@ -17,11 +17,45 @@ from .normalisation import Ends
 from .recipe import Firing, auxiliary_loss, normalise_rows_, project_rows_, random_directions, tied_scale
 
 
+class Seen(NamedTuple):
+    """What tokens showed that steps to come depend on.
+
+    `hits (F)` int64 says how often each latent fired, `valid` whether the reconstruction was finite, `entries` how many
+    of (B, F) had a gradient where products depend on that, `cut` the smallest value that was kept where a whole batch
+    shares its latents.
+    """
+
+    hits: Tensor
+    valid: Tensor
+    entries: Tensor | None = None
+    cut: Tensor | None = None
+
+    def __add__(self, other: Seen) -> Seen:  # type: ignore[override]
+        """Of both together, tokens of one batch."""
+        entries = self.entries if other.entries is None or self.entries is None else self.entries + other.entries
+        return Seen(self.hits + other.hits, self.valid & other.valid, entries, self.cut)
+
+
+class Whole(NamedTuple):
+    """The batch whose tokens are computed in parts, and what all of them decide together.
+
+    `tokens` is their number, `spread` = Σ‖t - mean t‖² of their targets, `residual_spread` the same of what was left
+    over (None: no latent is dead), `cut` and `coefficient` as in `Seen` and `Losses`.
+    """
+
+    tokens: int
+    spread: Tensor
+    residual_spread: Tensor | None = None
+    cut: Tensor | None = None
+    coefficient: Tensor | None = None
+
+
 class Losses(NamedTuple):
     """Scalars of one batch, on the device and in units of FVU; `total` carries the gradient, the rest none.
 
     `l0` is the mean number of active latents per token, `fvu` = Σ‖e‖² / Σ‖x - mean x‖² over the batch, `dead` the
-    number of dead latents after it, `coefficient` that of the sparsity penalty (None: the architecture has none).
+    number of dead latents after it, `coefficient` that of the sparsity penalty (None: the architecture has none). Of
+    a part of a batch they are what it adds to the whole's.
     """
 
     total: Tensor
@@ -31,7 +65,20 @@ class Losses(NamedTuple):
     l0: Tensor
     fvu: Tensor
     dead: Tensor
+    seen: Seen
     coefficient: Tensor | None = None
+
+    def __add__(self, other: Losses) -> Losses:  # type: ignore[override]
+        """Of two parts of a batch together, without gradient."""
+        added = {
+            name: getattr(self, name).detach() + getattr(other, name).detach()
+            for name in ("total", "reconstruction", "sparsity", "auxiliary", "l0", "fvu")
+        }
+        return self._replace(**added, seen=self.seen + other.seen)
+
+
+Parts = Sequence[tuple[Tensor, Tensor]]
+"""A batch in parts: what is read (B, n) and what is to be given (B, m)."""
 
 
 class Code(NamedTuple):
@@ -102,9 +149,6 @@ class SparseAutoencoder(nn.Module, ABC):
     unclipped: ClassVar[tuple[str, ...]] = ()
     """Parameters that count neither in the gradient's norm nor in the clipping."""
 
-    rates: ClassVar[Mapping[str, float]] = {}
-    """By how much a parameter's learning rate is larger than that of the others."""
-
     penalised: ClassVar[bool] = False
     """Whether the loss holds a sparsity penalty, and `Losses` its coefficient."""
 
@@ -157,6 +201,11 @@ class SparseAutoencoder(nn.Module, ABC):
         return {}
 
     @property
+    def rates(self) -> Mapping[str, float]:
+        """By how much a parameter's learning rate is larger than that of the others."""
+        return {}
+
+    @property
     @abstractmethod
     def wanted_l0(self) -> float | None:
         """Active latents per token that the configuration asks for; None where it asks for no number."""
@@ -173,9 +222,36 @@ class SparseAutoencoder(nn.Module, ABC):
             self.W_enc.mul_(tied_scale(self.reconstruct(x) - self.b_dec, x - self.b_dec))
 
     @abstractmethod
-    def losses(self, x: Tensor, step: int, target: Tensor | None = None) -> Losses:
+    def losses(self, x: Tensor, step: int, target: Tensor | None = None, whole: Whole | None = None) -> Losses:
         """Loss of a batch `x (B, n)`, that of training step `step` (from 1), whose output is to be `target (B, m)`
-        (None: `x`); records which latents fired."""
+        (None: `x`); settles what it showed. Where `x` is a part of the batch `whole`, what it adds to that one's loss;
+        what all parts showed is then for `settle`."""
+
+    @torch.no_grad()
+    def survey(self, parts: Parts, step: int) -> Whole:
+        """What the batch that comes in `parts` decides as a whole, before any of them is learnt from."""
+        tokens = sum(x.shape[0] for x, _ in parts)
+        whole = Whole(tokens, spread(target for _, target in parts))
+        if not self.revives or self.firing.dead.numel() == 0:
+            return whole
+        return whole._replace(residual_spread=self._residual_spread(parts, whole))
+
+    def settle(self, seen: Seen, tokens: int, step: int) -> None:
+        """Take note of what a whole batch of `tokens` tokens showed."""
+        self.firing.record(seen.hits, tokens)
+
+    @property
+    def revives(self) -> bool:
+        """Whether an auxiliary loss lets dead latents explain what the others leave over."""
+        return False
+
+    def _residual_spread(self, parts: Parts, whole: Whole) -> Tensor:
+        """Σ‖e - mean e‖² of what the step leaves over of all `parts`."""
+        return spread(target - self._as_trained(x, whole) for x, target in parts)
+
+    def _as_trained(self, x: Tensor, whole: Whole) -> Tensor:
+        """The output (B, m) that the step gives for a part `x` of `whole`."""
+        return self.reconstruct(x)
 
     def before_update(self) -> None:
         """After the backward pass, before clipping."""
@@ -204,13 +280,13 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint keeps, by name: parameters, and what steps to come depend on besides."""
-        return {name: parameter.detach() for name, parameter in self.named_parameters()} | self._state()
+        return {name: parameter.detach() for name, parameter in self.named_parameters()} | self.state()
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors()` gave. Raises ValueError where a name is missing or unknown, or a shape differs."""
         own = dict(self.named_parameters())
-        expected = set(own) | set(self._state())
+        expected = set(own) | set(self.state())
         if set(tensors) != expected:
             missing, unknown = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
             raise ValueError(f"The checkpoint does not fit this architecture: missing {missing}, unknown {unknown}.")
@@ -221,13 +297,13 @@ class SparseAutoencoder(nn.Module, ABC):
                     " needed."
                 )
             parameter.copy_(tensors[name])
-        self._restore_state(tensors)
+        self.restore_state(tensors)
 
-    def _state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps besides parameters, by name."""
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps besides parameters, by name: what `settle` and `survey` change."""
         return {f"firing.{name}": tensor for name, tensor in self.firing.tensors().items()}
 
-    def _restore_state(self, tensors: dict[str, Tensor]) -> None:
+    def restore_state(self, tensors: dict[str, Tensor]) -> None:
         self.firing.restore({name: tensors[f"firing.{name}"] for name in self.firing.tensors()})
 
     def _centred(self, x: Tensor) -> Tensor:
@@ -272,11 +348,14 @@ class SparseAutoencoder(nn.Module, ABC):
         with self._rounded():
             return (f @ weight).to(weight.dtype)
 
-    def _revive(self, p: Tensor, centred: Tensor, residual: Tensor, k_aux: int, *, with_sparse: bool) -> Tensor:
+    def _revive(
+        self, p: Tensor, centred: Tensor, residual: Tensor, k_aux: int, whole: Whole | None, *, with_sparse: bool
+    ) -> Tensor:
         """The auxiliary loss: of relu(p) on the dead latents, the `k_aux` largest of each token explain the residual.
 
         `p (B, F)` carries no gradient where the products of the step are sparse.
         """
+        spread = None if whole is None else whole.residual_spread
         dead = self.firing.dead
         count = dead.numel()
         rank = self._rank(p[:, dead], dead)
@@ -291,8 +370,21 @@ class SparseAutoencoder(nn.Module, ABC):
             f = torch.relu(p.gather(1, indices)).to(self.W_dec.dtype)
             scattered = f.new_zeros(f.shape[0], count).scatter(1, places, f)
             explained = self._product(scattered, self.W_dec[dead])
-        return auxiliary_loss(residual, explained, min(1.0, count / k_aux))
+        return auxiliary_loss(residual, explained, min(1.0, count / k_aux), spread)
 
     def _rounded(self) -> torch.autocast:
         dtype = self.matmul_dtype
         return torch.autocast(self.W_enc.device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def spread(parts: Iterable[Tensor]) -> Tensor:
+    """Σ‖y - mean y‖² over the rows of all `parts`, float64."""
+    count, total, squares = 0, None, None
+    for part in parts:
+        part = part.double()
+        count += part.shape[0]
+        total = part.sum(dim=0) if total is None else total + part.sum(dim=0)
+        squares = part.square().sum() if squares is None else squares + part.square().sum()
+    if total is None or squares is None:
+        raise ValueError("A batch has at least one part.")
+    return squares - total.square().sum() / count

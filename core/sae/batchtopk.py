@@ -18,7 +18,7 @@ from torch import Tensor
 from events.training import TrainingConfig
 
 from . import sparse
-from .autoencoder import Code, Losses
+from .autoencoder import Code, Losses, Parts, Seen, Whole, spread
 from .counted import Counted
 
 CANDIDATES = 4
@@ -51,13 +51,13 @@ class BatchTopK(Counted):
         self.threshold = self._cut(self._rank(self._pre_activations(self._centred(x), gradient=False)))[1]
         super().scale_encoder(x)
 
-    def losses(self, x: Tensor, step: int, target: Tensor | None = None) -> Losses:
-        tokens, target = x.shape[0], x if target is None else target
+    def losses(self, x: Tensor, step: int, target: Tensor | None = None, whole: Whole | None = None) -> Losses:
+        tokens, target = x.shape[0] if whole is None else whole.tokens, x if target is None else target
         centred = self._centred(x)
         # With sparse products only the active entries need a gradient, and `sparse.encode` gives it to them.
         p = self._pre_activations(centred, gradient=not self.sparse)
         rank = self._rank(p.detach())
-        kept, cut = self._cut(rank)
+        kept, cut = self._cut(rank) if whole is None else _given(rank, whole)
         if self.sparse:
             active, places = kept.pattern()
             values = p.flatten()[places].to(x.dtype)
@@ -72,24 +72,60 @@ class BatchTopK(Counted):
         squares = torch.stack([error.square().sum() for error in errors])
         total = reconstruction = squares.mean() / (tokens * self.variance)
         auxiliary = torch.zeros_like(reconstruction)
-        if self.auxk_coefficient > 0 and self.firing.dead.numel() > 0:
+        if self.revives and self.firing.dead.numel() > 0:
             auxiliary = self.auxk_coefficient * self._revive(
-                p, centred, errors[-1].detach(), self.k_aux, with_sparse=self.sparse
+                p, centred, errors[-1].detach(), self.k_aux, whole, with_sparse=self.sparse
             )
             total = reconstruction + auxiliary
         with torch.no_grad():
-            self._remember(cut, torch.isfinite(squares[-1]), step)
-            fired = self.firing.record_hits(hits, tokens)
-            spread = (target - target.mean(dim=0)).square().sum()
+            variation = (target - target.mean(dim=0)).square().sum() if whole is None else whole.spread
+            seen = Seen(hits, torch.isfinite(squares[-1]), cut=cut)
+            if whole is None:
+                self.settle(seen, tokens, step)
             return Losses(
                 total=total,
                 reconstruction=reconstruction.detach(),
-                sparsity=torch.zeros_like(spread),
+                sparsity=torch.zeros_like(reconstruction),
                 auxiliary=auxiliary.detach(),
-                l0=fired / tokens,
-                fvu=squares[-1].detach() / spread,
+                l0=hits.sum() / tokens,
+                fvu=squares[-1].detach() / variation,
                 dead=self.firing.count_dead(),
+                seen=seen,
             )
+
+    @torch.no_grad()
+    def survey(self, parts: Parts, step: int) -> Whole:
+        tokens = sum(x.shape[0] for x, _ in parts)
+        count = min(round(self.k * tokens), tokens * self.latents)
+        candidates = min(self.latents, CANDIDATES * self.k)
+        while True:
+            values = torch.cat([self._largest(x, candidates) for x, _ in parts])
+            cut = _smallest_kept(values, count)
+            # A token whose candidates all lie above the cut may have more.
+            if candidates == self.latents or not bool((values.amin(dim=1) >= cut).any()):
+                break
+            candidates = min(self.latents, CANDIDATES * candidates)
+        whole = Whole(tokens, spread(target for _, target in parts), cut=cut.to(torch.float64))
+        if not self.revives or self.firing.dead.numel() == 0:
+            return whole
+        return whole._replace(residual_spread=self._residual_spread(parts, whole))
+
+    def settle(self, seen: Seen, tokens: int, step: int) -> None:
+        super().settle(seen, tokens, step)
+        assert seen.cut is not None
+        self._remember(seen.cut, seen.valid, step)
+
+    def _largest(self, x: Tensor, count: int) -> Tensor:
+        """The `count` largest of every token's ranked pre-activations (B, count)."""
+        return (
+            self._rank(self._pre_activations(self._centred(x), gradient=False)).topk(count, dim=1, sorted=False).values
+        )
+
+    def _as_trained(self, x: Tensor, whole: Whole) -> Tensor:
+        p = self._pre_activations(self._centred(x), gradient=False)
+        kept, _ = _given(self._rank(p), whole)
+        active, places = kept.pattern()
+        return self.decode(Code(p.flatten()[places].to(x.dtype), active), x)
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Code:
@@ -123,12 +159,18 @@ class BatchTopK(Counted):
         share = 1.0 if since <= 1 else max(1 - _MEMORY, 1 / since)
         self.threshold = torch.where(valid, self.threshold + share * (cut - self.threshold), self.threshold)
 
-    def _state(self) -> dict[str, Tensor]:
-        return super()._state() | {"threshold": self.threshold}
+    def state(self) -> dict[str, Tensor]:
+        return super().state() | {"threshold": self.threshold}
 
-    def _restore_state(self, tensors: dict[str, Tensor]) -> None:
-        super()._restore_state(tensors)
+    def restore_state(self, tensors: dict[str, Tensor]) -> None:
+        super().restore_state(tensors)
         self.threshold = tensors["threshold"].to(self.threshold.device)
+
+
+def _given(rank: Tensor, whole: Whole) -> tuple[Kept, Tensor]:
+    """As `_cut`, of a part of a batch."""
+    assert whole.cut is not None
+    return Kept(rank, None, whole.cut.to(rank.dtype)), whole.cut
 
 
 def _smallest_kept(values: Tensor, count: int) -> Tensor:

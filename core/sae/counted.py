@@ -35,5 +35,9 @@ class Counted(SparseAutoencoder):
         return cls(k=config.k, auxk_coefficient=auxk, **cls.own_settings(config), **shared)
 
     @property
+    def revives(self) -> bool:
+        return self.auxk_coefficient > 0
+
+    @property
     def wanted_l0(self) -> float:
         return self.k

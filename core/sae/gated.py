@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from . import sparse
-from .autoencoder import Code, Shared
+from .autoencoder import Code, Shared, Whole
 from .control import Control
 from .penalised import SizePenalised, Terms
 
@@ -48,19 +48,19 @@ class Gated(SizePenalised):
         """f (nnz) of open gates: their pre-activations `u (nnz)` in `columns (nnz)`."""
         return torch.relu(u * self.r_mag.exp()[columns] + self.b_mag[columns])
 
-    def _dense(self, p: Tensor) -> Terms:
+    def _dense(self, p: Tensor, tokens: int) -> Terms:
         a = torch.relu(p + self.b_gate)
         f = torch.where(a.detach() > 0, torch.relu(p * self.r_mag.exp() + self.b_mag), 0)
         hits = (f.detach() > 0).sum(dim=0)
         return Terms(
             output=self._product(f, self.W_dec),
-            penalty=self._penalty(a.sum(dim=0), p.shape[0]),
+            penalty=self._penalty(a.sum(dim=0), tokens),
             hits=hits,
             entries=(a.detach() > 0).sum(),
             gate=self._product(a, self.W_dec.detach()),
         )
 
-    def _sparse(self, p: Tensor, centred: Tensor) -> Terms:
+    def _sparse(self, p: Tensor, centred: Tensor, tokens: int) -> Terms:
         active, places = sparse.Active.of_mask(p > self.threshold().detach())
         u = self._active_pre_activations(p.flatten()[places], centred, active)
         a = u + self.b_gate[active.col]
@@ -69,7 +69,7 @@ class Gated(SizePenalised):
         fired = (f.detach() > 0).to(torch.int64)
         return Terms(
             output=sparse.decode(f, self.W_dec, active),
-            penalty=self._penalty(sizes, p.shape[0]),
+            penalty=self._penalty(sizes, tokens),
             hits=torch.zeros_like(self.firing.counts).index_add_(0, active.col, fired),
             entries=torch.full((), places.numel(), dtype=torch.int64, device=p.device),
             gate=sparse.decode(a, self.W_dec.detach(), active),
@@ -79,5 +79,7 @@ class Gated(SizePenalised):
         """mean Σ_i a_i ‖W_dec_i‖ from `sizes (F)`, the open gates' sums over the batch."""
         return (sizes * self.W_dec.detach().norm(dim=1)).sum() / tokens
 
-    def _bring_back(self, p: Tensor, centred: Tensor, residual: Tensor, *, with_sparse: bool) -> Tensor:
-        return self._push(centred, self.b_gate)
+    def _bring_back(
+        self, p: Tensor, centred: Tensor, residual: Tensor, whole: Whole | None, *, with_sparse: bool
+    ) -> Tensor:
+        return self._push(centred, self.b_gate, whole)

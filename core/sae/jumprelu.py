@@ -15,6 +15,7 @@ must not shrink the others', so they are not clipped.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self, Unpack
 
 import torch
@@ -25,11 +26,16 @@ from torch.autograd.function import once_differentiable
 from events.training import TrainingConfig
 
 from . import sparse
-from .autoencoder import Shared, shared_settings
+from .autoencoder import Shared, Whole, shared_settings
 from .control import Control, Fixed, SignedP
 from .normalisation import Ends
 from .penalised import WARM_UP, Penalised, Terms
 from .recipe import auxiliary_latents
+
+THRESHOLD_RATE = 2.0
+LONG_RUN = 3_000
+"""Steps from which on thresholds reach where they belong at that rate; in a shorter run they learn faster still."""
+MOST_HASTE = 5.0
 
 
 class _Jump(Function):
@@ -60,11 +66,11 @@ def jump(p: Tensor, theta: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
 class JumpReLU(Penalised):
     """Thresholds `theta (F)` start at `threshold`; `bandwidth` is eps, both in units of pre-activations.
 
-    `expected_l0` is the L0 that the auxiliary loss reckons with, `auxk_coefficient` its weight.
+    `expected_l0` is the L0 that the auxiliary loss reckons with, `auxk_coefficient` its weight, `threshold_rate` the
+    learning rate of thresholds over that of the rest.
     """
 
     unclipped = ("theta",)
-    rates = {"theta": 2.0}
 
     def __init__(
         self,
@@ -73,10 +79,12 @@ class JumpReLU(Penalised):
         threshold: float = 0.02,
         bandwidth: float = 0.1,
         auxk_coefficient: float = 1 / 8,
+        threshold_rate: float = THRESHOLD_RATE,
         control: Control,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(control=control, **shared)
+        self.threshold_rate = threshold_rate
         self.bandwidth = bandwidth
         self.auxk_coefficient = auxk_coefficient
         self.k_aux = auxiliary_latents(shared["width"], round(expected_l0))
@@ -104,10 +112,19 @@ class JumpReLU(Penalised):
             threshold=config.initial_threshold,
             bandwidth=config.bandwidth,
             auxk_coefficient=1 / 8 if config.auxk_coefficient is None else config.auxk_coefficient,
+            threshold_rate=THRESHOLD_RATE * min(MOST_HASTE, max(1.0, (LONG_RUN / config.total_steps) ** 2)),
             control=control,
             **cls.own_settings(config),
             **shared,
         )
+
+    @property
+    def revives(self) -> bool:
+        return self.auxk_coefficient > 0
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        return {"theta": self.threshold_rate}
 
     def threshold(self) -> Tensor:
         return self.theta.detach()
@@ -116,23 +133,23 @@ class JumpReLU(Penalised):
         super().after_update()
         self.theta.data.clamp_min_(0.0)
 
-    def _dense(self, p: Tensor) -> Terms:
+    def _dense(self, p: Tensor, tokens: int) -> Terms:
         f, gate = jump(p, self.theta.expand_as(p), self.bandwidth)
         hits = gate.detach().sum(dim=0, dtype=torch.int64)
         near = (p.detach() > self.theta.detach() - self.bandwidth / 2).sum()
-        return Terms(self._product(f, self.W_dec), gate.sum() / p.shape[0], hits, near)
+        return Terms(self._product(f, self.W_dec), gate.sum() / tokens, hits, near)
 
-    def _sparse(self, p: Tensor, centred: Tensor) -> Terms:
+    def _sparse(self, p: Tensor, centred: Tensor, tokens: int) -> Terms:
         # The entries just below their threshold are no latents, but have a gradient for it.
         active, places = sparse.Active.of_mask(p > self.theta.detach() - self.bandwidth / 2)
         values = self._active_pre_activations(p.flatten()[places], centred, active)
         f, gate = jump(values, self.theta.index_select(0, active.col), self.bandwidth)
         hits = torch.zeros_like(self.firing.counts).index_add_(0, active.col, gate.detach().to(torch.int64))
-        return Terms(
-            sparse.decode(f, self.W_dec, active), gate.sum() / p.shape[0], hits, places.new_tensor(len(places))
-        )
+        return Terms(sparse.decode(f, self.W_dec, active), gate.sum() / tokens, hits, places.new_tensor(len(places)))
 
-    def _bring_back(self, p: Tensor, centred: Tensor, residual: Tensor, *, with_sparse: bool) -> Tensor | None:
-        if self.auxk_coefficient == 0:
+    def _bring_back(
+        self, p: Tensor, centred: Tensor, residual: Tensor, whole: Whole | None, *, with_sparse: bool
+    ) -> Tensor | None:
+        if not self.revives:
             return None
-        return self.auxk_coefficient * self._revive(p, centred, residual, self.k_aux, with_sparse=with_sparse)
+        return self.auxk_coefficient * self._revive(p, centred, residual, self.k_aux, whole, with_sparse=with_sparse)

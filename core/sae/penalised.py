@@ -18,9 +18,10 @@ from torch import Tensor
 from events.training import TrainingConfig
 
 from . import sparse
-from .autoencoder import Code, Losses, Shared, SparseAutoencoder, shared_settings
+from .autoencoder import Code, Losses, Parts, Seen, Shared, SparseAutoencoder, Whole, shared_settings
 from .control import Control, Fixed, LogPI
 from .normalisation import Ends
+from .recipe import draw_by_error
 
 WARM_UP = 0.05
 """Share of the run over which a fixed coefficient rises from 0."""
@@ -28,6 +29,9 @@ WARM_UP = 0.05
 PUSH = 1e-3
 PUSHED_TO = 0.1
 """Pre-activation up to which dead latents are pushed."""
+
+RESAMPLED = 0.2
+"""Encoder rows of latents that begin anew, over those of live ones: small enough not to disturb what is there."""
 
 _ROW_NORM = 0.1
 _SPARSE_BELOW = 0.15
@@ -91,15 +95,17 @@ class Penalised(SparseAutoencoder):
         """What a pre-activation must exceed for its latent to be active: one number, or one a latent (F)."""
 
     @abstractmethod
-    def _dense(self, p: Tensor) -> Terms:
-        """From `p (B, F)` with gradient."""
+    def _dense(self, p: Tensor, tokens: int) -> Terms:
+        """From `p (B, F)` with gradient, a part of a batch of `tokens`."""
 
     @abstractmethod
-    def _sparse(self, p: Tensor, centred: Tensor) -> Terms:
+    def _sparse(self, p: Tensor, centred: Tensor, tokens: int) -> Terms:
         """From `p (B, F)` without gradient, of `centred (B, n)`."""
 
     @abstractmethod
-    def _bring_back(self, p: Tensor, centred: Tensor, residual: Tensor, *, with_sparse: bool) -> Tensor | None:
+    def _bring_back(
+        self, p: Tensor, centred: Tensor, residual: Tensor, whole: Whole | None, *, with_sparse: bool
+    ) -> Tensor | None:
         """The loss that brings dead latents back, of which there are some; None where it is turned off."""
 
     def scale_encoder(self, x: Tensor) -> None:
@@ -107,42 +113,61 @@ class Penalised(SparseAutoencoder):
         if self.unit_decoder:
             super().scale_encoder(x)
 
-    def losses(self, x: Tensor, step: int, target: Tensor | None = None) -> Losses:
-        tokens, target = x.shape[0], x if target is None else target
+    def losses(self, x: Tensor, step: int, target: Tensor | None = None, whole: Whole | None = None) -> Losses:
+        tokens, target = x.shape[0] if whole is None else whole.tokens, x if target is None else target
         centred = self._centred(x)
         # Sparse products are for the CPU, where reading a number waits for nothing.
         with_sparse = self.sparse and float(self._density) < _SPARSE_BELOW
         p = self._pre_activations(centred, gradient=not with_sparse).to(x.dtype)
-        terms = self._sparse(p, centred) if with_sparse else self._dense(p)
+        terms = self._sparse(p, centred, tokens) if with_sparse else self._dense(p, tokens)
         error = target - self._output(terms.output, x)
         squares = error.square().sum()
         reconstruction = squares / (tokens * self.variance)
         with torch.no_grad():
-            l0 = self.firing.record_hits(terms.hits, tokens) / tokens
-            self._density = terms.entries.to(torch.float64) / p.numel()
-            coefficient = self.control.coefficient(l0, torch.isfinite(squares), step)
+            l0, seen = terms.hits.sum() / tokens, Seen(terms.hits, torch.isfinite(squares), entries=terms.entries)
+            if whole is None:
+                coefficient = self.control.coefficient(l0, seen.valid, step)
+            else:
+                assert whole.coefficient is not None
+                coefficient = whole.coefficient
         sparsity = coefficient.to(x.dtype) * terms.penalty
         total = reconstruction + sparsity
         auxiliary = None
         if self.firing.dead.numel() > 0:
-            auxiliary = self._bring_back(p, centred, error.detach(), with_sparse=with_sparse)
+            auxiliary = self._bring_back(p, centred, error.detach(), whole, with_sparse=with_sparse)
         if terms.gate is not None:
             gate = (target - self.b_dec.detach() - terms.gate).square().sum() / (tokens * self.variance)
             auxiliary = gate if auxiliary is None else auxiliary + gate
         if auxiliary is not None:
             total = total + auxiliary
         with torch.no_grad():
-            spread = (target - target.mean(dim=0)).square().sum()
+            variation = (target - target.mean(dim=0)).square().sum() if whole is None else whole.spread
+            if whole is None:
+                self.settle(seen, tokens, step)
             return Losses(
                 total=total,
                 reconstruction=reconstruction.detach(),
                 sparsity=sparsity.detach(),
-                auxiliary=torch.zeros_like(spread) if auxiliary is None else auxiliary.detach(),
+                auxiliary=torch.zeros_like(squares) if auxiliary is None else auxiliary.detach(),
                 l0=l0,
-                fvu=squares.detach() / spread,
+                fvu=squares.detach() / variation,
                 dead=self.firing.count_dead(),
+                seen=seen,
                 coefficient=coefficient,
             )
+
+    @torch.no_grad()
+    def survey(self, parts: Parts, step: int) -> Whole:
+        whole = super().survey(parts, step)
+        # Of what the step will use: which latents are active does not depend on the coefficient.
+        fired = torch.stack([(self.encode(x).values > 0).sum() for x, _ in parts]).sum()
+        l0 = fired / whole.tokens
+        return whole._replace(coefficient=self.control.coefficient(l0, torch.isfinite(whole.spread), step))
+
+    def settle(self, seen: Seen, tokens: int, step: int) -> None:
+        super().settle(seen, tokens, step)
+        assert seen.entries is not None
+        self._density = seen.entries.to(torch.float64) / (tokens * self.latents)
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Code:
@@ -150,12 +175,12 @@ class Penalised(SparseAutoencoder):
         active, places = sparse.Active.of_mask(p > self.threshold())
         return Code(p.flatten()[places], active)
 
-    def _state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         control = {f"control.{name}": tensor for name, tensor in self.control.tensors().items()}
-        return super()._state() | control | {"density": self._density}
+        return super().state() | control | {"density": self._density}
 
-    def _restore_state(self, tensors: dict[str, Tensor]) -> None:
-        super()._restore_state(tensors)
+    def restore_state(self, tensors: dict[str, Tensor]) -> None:
+        super().restore_state(tensors)
         self.control.restore({name: tensors[f"control.{name}"] for name in self.control.tensors()})
         self._density = tensors["density"].to(self._density.device)
 
@@ -171,9 +196,35 @@ class SizePenalised(Penalised):
         control = control_of_size(config, shared["latents"], shared["variance"], device)
         return cls(control=control, **cls.own_settings(config), **shared)
 
-    def _push(self, centred: Tensor, bias: Tensor) -> Tensor:
+    @torch.no_grad()
+    def resample(self, x: Tensor, seed: int) -> Tensor:
+        """Let dead latents begin anew as directions of tokens of `x (B, n)` that are reconstructed badly (Bricken et
+        al. 2023): decoder rows of the live ones' mean norm, encoder rows of a fifth of theirs, biases 0.
+
+        Returns which they are (n_resampled), so that what the optimiser remembers of them can be forgotten.
+        """
+        dead = self.firing.dead
+        alive = torch.ones(self.latents, dtype=torch.bool, device=dead.device)
+        alive[dead] = False
+        if dead.numel() == 0 or not bool(alive.any()):
+            return dead[:0]
+        tokens = draw_by_error((x - self.reconstruct(x)).square().sum(dim=1), dead.numel(), seed)
+        dead = dead[: len(tokens)]
+        directions = x[tokens] - self.b_dec
+        directions = directions / directions.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        self.W_dec[dead] = directions * self.W_dec[alive].norm(dim=1).mean()
+        self.W_enc[dead] = directions * (RESAMPLED * self.W_enc[alive].norm(dim=1).mean())
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 1 and name != "b_dec":
+                parameter[dead] = 0
+        self.firing.since[dead] = 0
+        self.firing.refresh()
+        return dead
+
+    def _push(self, centred: Tensor, bias: Tensor, whole: Whole | None) -> Tensor:
         """lam_P · mean Σ_dead relu(0.1 - p_i) with the pre-activations' `bias (F)`, lam_P = 1e-3 / V (after Circuits
         Updates January 2025, for dead latents only): they have p <= 0 everywhere and no other gradient."""
         dead = self.firing.dead
         p = self._linear(centred, self.W_enc[dead], bias[dead]).to(centred.dtype)
-        return PUSH / self.variance * torch.relu(PUSHED_TO - p).sum() / centred.shape[0]
+        tokens = centred.shape[0] if whole is None else whole.tokens
+        return PUSH / self.variance * torch.relu(PUSHED_TO - p).sum() / tokens

@@ -54,21 +54,11 @@ class Firing:
         """List the dead latents anew."""
         self.dead = (self.since > self.dead_after).nonzero().flatten()
 
-    def record(self, indices: Tensor, fired: Tensor, tokens: int) -> Tensor:
-        """`tokens` tokens passed; of the entries naming latents `indices (nnz)`, those where `fired (nnz)` fired.
-
-        Returns how many entries fired, a scalar on the device.
-        """
-        return self.record_hits(torch.zeros_like(self.counts).index_add_(0, indices, fired.to(torch.int64)), tokens)
-
-    def record_hits(self, hits: Tensor, tokens: int) -> Tensor:
-        """`tokens` tokens passed, for `hits (F)` int64 of which each latent fired.
-
-        Returns how many entries fired, a scalar on the device.
-        """
-        self.counts += hits
+    def record(self, hits: Tensor, tokens: int) -> None:
+        """`tokens` tokens passed, for `hits (F)` int64 of which each latent fired."""
+        # Anew rather than in place: a step that did not fit into memory is taken again from what was before.
+        self.counts = self.counts + hits
         self.since = torch.where(hits > 0, 0, self.since + tokens)
-        return hits.sum()
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
@@ -86,17 +76,29 @@ class Firing:
         return (self.since > self.dead_after).sum()
 
 
+def draw_by_error(error: Tensor, count: int, seed: int) -> Tensor:
+    """`count` different tokens, drawn in proportion to the squares of their `error (B)`, a squared norm each
+    (Bricken et al. 2023): their numbers, at most as many as have any error. Waits for the device."""
+    weight = error.double().square().cpu()
+    count = min(count, int((weight > 0).sum()))
+    if count == 0:
+        return torch.zeros(0, dtype=torch.int64, device=error.device)
+    drawn = torch.multinomial(weight, count, generator=torch.Generator().manual_seed(seed))
+    return drawn.to(error.device)
+
+
 def auxiliary_latents(width: int, k: int) -> int:
     """How many dead latents a token may use: min(n/2, k). Many weak helpers each stay too small to win a place."""
     return max(1, min(width // 2, k))
 
 
-def auxiliary_loss(residual: Tensor, reconstruction: Tensor, share: float) -> Tensor:
+def auxiliary_loss(residual: Tensor, reconstruction: Tensor, share: float, spread: Tensor | None = None) -> Tensor:
     """How badly the dead latents explain what the live ones left over: mean‖e - e_aux‖² / mean‖e - mean e‖² · share
     (Gao et al. 2024, A.2).
 
     `residual (B, m)` is detached by the caller; `reconstruction (B, m)` is made by dead latents, without the decoder's
-    bias. A batch without any residual has loss 0.
+    bias. A batch without any residual has loss 0. Of a part of a batch, `spread` is Σ‖e - mean e‖² over the whole.
     """
-    spread = (residual - residual.mean(dim=0)).square().sum()
+    if spread is None:
+        spread = (residual - residual.mean(dim=0)).square().sum()
     return share * (residual - reconstruction).square().sum() / spread.clamp_min(torch.finfo(spread.dtype).tiny)

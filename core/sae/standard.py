@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import sparse
+from .autoencoder import Whole
 from .penalised import SizePenalised, Terms
 
 
@@ -23,22 +24,24 @@ class Standard(SizePenalised):
     def threshold(self) -> float:
         return 0.0
 
-    def _dense(self, p: Tensor) -> Terms:
+    def _dense(self, p: Tensor, tokens: int) -> Terms:
         f = torch.relu(p)
         hits = (f.detach() > 0).sum(dim=0)
-        return Terms(self._product(f, self.W_dec), self._penalty(f.sum(dim=0), p.shape[0]), hits, hits.sum())
+        return Terms(self._product(f, self.W_dec), self._penalty(f.sum(dim=0), tokens), hits, hits.sum())
 
-    def _sparse(self, p: Tensor, centred: Tensor) -> Terms:
+    def _sparse(self, p: Tensor, centred: Tensor, tokens: int) -> Terms:
         active, places = sparse.Active.of_mask(p > 0)
         f = self._active_pre_activations(p.flatten()[places], centred, active)
         sizes = f.new_zeros(self.latents).index_add(0, active.col, f)
         hits = torch.zeros_like(self.firing.counts).index_add_(0, active.col, torch.ones_like(places))
-        penalty = self._penalty(sizes, p.shape[0])
+        penalty = self._penalty(sizes, tokens)
         return Terms(sparse.decode(f, self.W_dec, active), penalty, hits, hits.sum())
 
     def _penalty(self, sizes: Tensor, tokens: int) -> Tensor:
         """mean Σ_i f_i ‖W_dec_i‖ from `sizes (F)`, the latents' sums over the batch."""
         return (sizes * self.W_dec.norm(dim=1)).sum() / tokens
 
-    def _bring_back(self, p: Tensor, centred: Tensor, residual: Tensor, *, with_sparse: bool) -> Tensor:
-        return self._push(centred, self.b_enc)
+    def _bring_back(
+        self, p: Tensor, centred: Tensor, residual: Tensor, whole: Whole | None, *, with_sparse: bool
+    ) -> Tensor:
+        return self._push(centred, self.b_enc, whole)

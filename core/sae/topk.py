@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from . import sparse
-from .autoencoder import Code, Losses
+from .autoencoder import Code, Losses, Seen, Whole
 from .counted import Counted
 
 
 class TopK(Counted):
     """`k` latents a token, and an auxiliary loss of weight `auxk_coefficient` for the dead ones."""
 
-    def losses(self, x: Tensor, step: int, target: Tensor | None = None) -> Losses:
-        tokens, target = x.shape[0], x if target is None else target
+    def losses(self, x: Tensor, step: int, target: Tensor | None = None, whole: Whole | None = None) -> Losses:
+        tokens, target = x.shape[0] if whole is None else whole.tokens, x if target is None else target
         centred = self._centred(x)
         # With sparse products only the active entries need a gradient, and `sparse.encode` gives it to them.
         p = self._pre_activations(centred, gradient=not self.sparse)
@@ -30,22 +30,27 @@ class TopK(Counted):
         squares = error.square().sum()
         total = reconstruction = squares / (tokens * self.variance)
         auxiliary = torch.zeros_like(reconstruction)
-        if self.auxk_coefficient > 0 and self.firing.dead.numel() > 0:
+        if self.revives and self.firing.dead.numel() > 0:
             auxiliary = self.auxk_coefficient * self._revive(
-                p, centred, error.detach(), self.k_aux, with_sparse=self.sparse
+                p, centred, error.detach(), self.k_aux, whole, with_sparse=self.sparse
             )
             total = reconstruction + auxiliary
         with torch.no_grad():
-            fired = self.firing.record(indices.flatten(), f.flatten() > 0, tokens)
-            spread = (target - target.mean(dim=0)).square().sum()
+            spread = (target - target.mean(dim=0)).square().sum() if whole is None else whole.spread
+            hits = torch.zeros_like(self.firing.counts)
+            hits.index_add_(0, indices.flatten(), (f.flatten() > 0).to(torch.int64))
+            seen = Seen(hits, torch.isfinite(squares))
+            if whole is None:
+                self.settle(seen, tokens, step)
             return Losses(
                 total=total,
                 reconstruction=reconstruction.detach(),
                 sparsity=torch.zeros_like(spread),
                 auxiliary=auxiliary.detach(),
-                l0=fired / tokens,
+                l0=hits.sum() / tokens,
                 fvu=squares.detach() / spread,
                 dead=self.firing.count_dead(),
+                seen=seen,
             )
 
     @torch.no_grad()

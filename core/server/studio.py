@@ -90,6 +90,19 @@ class Studio:
 
         return await self.query(both)
 
+    async def of_training(
+        self, training_id: str, read: Callable[[DuckDBPyConnection, trainings.Named], T]
+    ) -> tuple[T, int]:
+        """What `read` finds of a training, and the position that it is true at. Raises a 404 `ApiError`."""
+
+        def found(con: DuckDBPyConnection) -> T:
+            named = trainings.named(con, training_id)
+            if named is None:
+                raise problems.not_found("training", training_id)
+            return read(con, named)
+
+        return await self.snapshot(found)
+
     async def append(self, *appends: Append) -> list[Appended]:
         """Append durably; what the projections say includes it afterwards."""
         now = now_us()

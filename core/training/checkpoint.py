@@ -13,6 +13,7 @@ import os
 import random
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ class Saved:
 
 
 class Checkpoints:
-    """The checkpoints of one training, in `folder`; the newest `kept` stay. One process at a time may write them."""
+    """The checkpoints of one training, in `folder`; the newest `kept` stay, and the best. One process at a time may
+    write them."""
 
     def __init__(self, folder: Path, kept: int) -> None:
         self.folder = folder
@@ -110,9 +112,11 @@ class Checkpoints:
             shutil.rmtree(old)
         return Saved(target, size)
 
-    def prune(self) -> list[int]:
-        """Delete all but the newest; the steps that are gone."""
-        superseded = self.steps()[: -self._kept]
+    def prune(self, fvu: Mapping[int, float]) -> list[int]:
+        """Delete all but the newest, and the one whose step has the lowest of `fvu`; the steps that are gone."""
+        steps = self.steps()
+        best = min((step for step in steps if step in fvu), key=lambda step: fvu[step], default=None)
+        superseded = [step for step in steps[: -self._kept] if step != best]
         for step in superseded:
             shutil.rmtree(self.path(step))
         return superseded

@@ -72,6 +72,19 @@ class Adam:
             optimiser.zero_grad(set_to_none=True)
         return Update(norm, skipped)
 
+    def drop_gradients(self) -> None:
+        """Forget the gradients that there are."""
+        for parameter in self._named.values():
+            parameter.grad = None
+
+    def forget(self, rows: Tensor, latents: int) -> None:
+        """Set the moments of these latents to 0, in every parameter that has a row for each of the `latents`."""
+        for optimiser in self._optimisers:
+            for parameter, state in optimiser.state.items():
+                if parameter.shape[0] == latents:
+                    state["exp_avg"][rows] = 0
+                    state["exp_avg_sq"][rows] = 0
+
     def tensors(self) -> dict[str, Tensor]:
         """Steps and moments by name, for a checkpoint; empty before the first step."""
         states = {parameter: state for each in self._optimisers for parameter, state in each.state.items()}

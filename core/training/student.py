@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,8 +11,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from core.sae.autoencoder import Code, SparseAutoencoder
+from core.sae.autoencoder import Code, Losses, SparseAutoencoder
 from core.sae.normalisation import Ends, Normalisation, Scaled
+from core.sae.penalised import SizePenalised
 from core.sae.recipe import Firing
 from core.sae.registry import architecture
 from core.variants import configurations
@@ -20,7 +22,15 @@ from events.training import HookType, Sae, TrainingConfig, sae_name
 from . import schedule
 from .optim import Adam
 
+log = logging.getLogger("core.training")
+
 Pair = tuple[int, HookType]
+
+STARTING_TOKENS = 1_024
+"""How many tokens of the first batch the encoder's scale is fitted to."""
+
+LEAST_PART = 32
+"""Tokens below which a step that does not fit into memory is not divided any more."""
 
 FIELDS = (
     "loss",
@@ -37,7 +47,7 @@ FIELDS = (
 """What `Student.step` returns, in this order; 0 for a figure that the architecture does not have."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Student:
     """An SAE that reads the activations of `pair`, a layer and a hook, and learns to give those of `target`.
 
@@ -53,6 +63,8 @@ class Student:
     optimiser: Adam
     config: TrainingConfig
     variant: int | None = None
+    part: int | None = None
+    """Tokens that are computed at once; None: the whole batch."""
 
     @classmethod
     def new(
@@ -75,9 +87,19 @@ class Student:
             weight_decay=config.weight_decay,
             clip=clip,
             unclipped=type(sae).unclipped,
-            rates=type(sae).rates,
+            rates=sae.rates,
         )
-        return cls(pair, target or pair, normalisation, target_normalisation, sae, optimiser, config, variant)
+        return cls(
+            pair,
+            target or pair,
+            normalisation,
+            target_normalisation,
+            sae,
+            optimiser,
+            config,
+            variant,
+            config.micro_batch_size,
+        )
 
     @property
     def name(self) -> str:
@@ -98,14 +120,17 @@ class Student:
             target, _ = self.target_normalisation.apply(batch[self.target].to(torch.float32))
         sae = self.sae
         if step == 1:
-            sae.scale_encoder(x)
+            sae.scale_encoder(x[:STARTING_TOKENS])
         if step % Firing.REFRESH == 0:
             sae.firing.refresh()
-        losses = sae.losses(x, step, target)
-        losses.total.backward()
+        losses = self._learn(x, target, step)
         sae.before_update()
         update = self.optimiser.step(learning_rate, losses.total.detach())
         sae.after_update()
+        interval = self.config.resample_interval
+        if interval and step % interval == 0 and step < self.config.total_steps and isinstance(sae, SizePenalised):
+            sae.firing.refresh()
+            self.optimiser.forget(sae.resample(x[: self.part], (self.config.seed + step) % 2**63), sae.latents)
         coefficient = losses.coefficient
         figures = (
             losses.total.detach(),
@@ -120,6 +145,52 @@ class Student:
             update.skipped,
         )
         return torch.stack([figure.to(torch.float64) for figure in figures])
+
+    def _learn(self, x: Tensor, target: Tensor | None, step: int) -> Losses:
+        """Loss and gradients of a batch. Where it does not fit into memory it is tried again in parts of half the size,
+        from then on; raises `torch.OutOfMemoryError` where the smallest do not fit either."""
+        before = self.sae.state()
+        while True:
+            try:
+                return self._whole(x, target, step) if self._fits(x) else self._in_parts(x, target, step)
+            except torch.OutOfMemoryError:
+                tokens = min(self.part or x.shape[0], x.shape[0])
+                if tokens <= LEAST_PART:
+                    raise
+                self.part = max(LEAST_PART, -(-tokens // 2))
+            # What the attempt left behind, which would stay alive in the exception that has just been dealt with.
+            self.optimiser.drop_gradients()
+            self.sae.restore_state(before)
+            if x.is_cuda:
+                torch.cuda.empty_cache()
+            log.warning(
+                "%s: step %s does not fit into memory; it is taken again %s tokens at a time, as are all that follow.",
+                self.name,
+                f"{step:,}",
+                f"{self.part:,}",
+            )
+
+    def _fits(self, x: Tensor) -> bool:
+        return self.part is None or self.part >= x.shape[0]
+
+    def _whole(self, x: Tensor, target: Tensor | None, step: int) -> Losses:
+        losses = self.sae.losses(x, step, target)
+        losses.total.backward()
+        return losses
+
+    def _in_parts(self, x: Tensor, target: Tensor | None, step: int) -> Losses:
+        assert self.part is not None
+        sae = self.sae
+        parts = list(zip(x.split(self.part), (x if target is None else target).split(self.part), strict=True))
+        whole = sae.survey(parts, step)
+        sums: Losses | None = None
+        for one, wanted in parts:
+            losses = sae.losses(one, step, wanted, whole)
+            losses.total.backward()
+            sums = losses if sums is None else sums + losses
+        assert sums is not None
+        sae.settle(sums.seen, whole.tokens, step)
+        return sums._replace(dead=sae.firing.count_dead())
 
     @property
     def width(self) -> int:

@@ -49,6 +49,9 @@ Reason = Literal["interval", "request", "pause", "stop", "end"]
 _LIBRARIES = ("torch", "transformers", "datasets", "safetensors", "numpy", "saestudio")
 _PHASE_SECONDS = 5.0
 
+EVALUATED = "evaluated"
+"""Where a checkpoint's state keeps the mean FVU of every evaluation so far, by step: the best checkpoint stays."""
+
 AGAIN_SECONDS = 5.0
 LAST_SECONDS = 3_600.0
 """How often, and how long, the last checkpoint is tried again on a full disk."""
@@ -96,7 +99,9 @@ class Trainer:
         try:
             loop, evaluation, fingerprint = self._prepare(device, snapshot)
             self._tell_start(loop, device, fingerprint, snapshot)
-            return _Run(self, loop, checkpoints, evaluation, device).to_the_end()
+            evaluated = {} if snapshot is None else snapshot.state.get(EVALUATED, {})
+            fvu = {int(step): float(value) for step, value in evaluated.items()}
+            return _Run(self, loop, checkpoints, evaluation, device, fvu).to_the_end()
         except _Leave:
             # No step has been taken by this process: there is nothing to save.
             return self.leave(self.step)
@@ -236,10 +241,16 @@ class Trainer:
 
 
 class _Run:
-    """The loop with everything that happens between its steps."""
+    """The loop with everything that happens between its steps; `fvu` is what was evaluated so far, by step."""
 
     def __init__(
-        self, trainer: Trainer, loop: Loop, checkpoints: Checkpoints, evaluation: Evaluating, device: torch.device
+        self,
+        trainer: Trainer,
+        loop: Loop,
+        checkpoints: Checkpoints,
+        evaluation: Evaluating,
+        device: torch.device,
+        fvu: dict[int, float],
     ) -> None:
         self._trainer = trainer
         self._config = trainer.config
@@ -249,6 +260,7 @@ class _Run:
         self._checkpoints = checkpoints
         self._evaluation = evaluation
         self._device = device
+        self._fvu = fvu
         self._saved_step = loop.step
         self._saved: CheckpointSaved | None = None
         self._narration = Narration(trainer.config, loop, trainer.progress)
@@ -296,6 +308,7 @@ class _Run:
         with loop.speed.hold():
             snapshot = loop.snapshot()
             snapshot.state["control_until"] = self._wishes.latest
+            snapshot.state[EVALUATED] = {str(step): fvu for step, fvu in self._fvu.items()}
             saved = self._write(snapshot, last=reason not in ("interval", "request"))
             if saved is None:
                 return
@@ -339,7 +352,7 @@ class _Run:
 
     def _prune(self) -> None:
         try:
-            for step in self._checkpoints.prune():
+            for step in self._checkpoints.prune(self._fvu):
                 self._emit(CheckpointDeleted(step=step, reason="superseded"), None)
         except OSError as error:
             log.error("An old checkpoint could not be deleted (%s); training goes on.", error)
@@ -354,6 +367,8 @@ class _Run:
             except torch.OutOfMemoryError as error:
                 log.error("There is not enough memory to evaluate step %s (%s); training goes on.", loop.step, error)
                 made = []
+        if (fvu := mean(event.fvu for event in made if event.fvu is not None)) is not None:
+            self._fvu[loop.step] = fvu
         for event in made:
             self._emit(event, None)
         return made

@@ -33,6 +33,7 @@ from events.spool import hold
 from events.training import Sae, TrainingConfig, TrainingStarted
 
 EVERY = 10.0
+PRINT_EVERY = 6
 
 
 def produce(url: str, folder: Path, training: str, rate: float) -> None:
@@ -138,6 +139,9 @@ def main() -> None:
                 samples[name].append(rss(process))
             heap.send("HeapProfiler.collectGarbage")
             samples["page's heap"].append(heap.send("Runtime.getHeapUsage")["usedSize"] / 2**20)
+            if len(times) % PRINT_EVERY == 1:
+                figures = ", ".join(f"{name} {values[-1]:.0f}" for name, values in samples.items())
+                print(f"  {now / 60:4.0f} min: {figures} MiB", flush=True)
             time.sleep(EVERY)
         emitted = int(producer.communicate("", timeout=120)[0].split()[-1])
         low, high = followers.communicate("", timeout=120)[0].split()[-2:]

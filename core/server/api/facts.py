@@ -15,6 +15,7 @@ from core.export import Format
 from events.training import CheckpointDeleted
 from projections import activity, checkpoints, evaluations, logs, metrics
 from projections.checkpoints import CheckpointRow
+from projections.trainings import Named
 
 from .. import problems
 from ..files import remove_checkpoint
@@ -111,7 +112,6 @@ async def get_metrics(call: Call) -> Response:
     spike of any metric is lost; `limit` is not used then.
     """
     query, training_id = call.query(MetricsQuery), call.path["id"]
-    row, _ = await call.studio.training(training_id)
     fields = [name.strip() for name in query.fields.split(",") if name.strip()] if query.fields else None
     wanted: dict[str, Any] = {
         "from_step": query.from_step,
@@ -122,14 +122,17 @@ async def get_metrics(call: Call) -> Response:
         "fields": fields,
     }
 
-    def read(con: Any) -> Any:
-        if row.kind == "external":
-            return metrics.logged(con, training_id, **wanted)
-        return metrics.history(con, training_id, sae=query.sae, **wanted)
+    def read(con: Any, training: Named) -> tuple[Any, str]:
+        if training.kind == "external":
+            return metrics.logged(con, training_id, **wanted), training.name
+        return metrics.history(con, training_id, sae=query.sae, **wanted), training.name
 
-    table, position = await call.studio.snapshot(read)
+    (table, name), position = await call.studio.of_training(training_id, read)
     if query.format == "csv":
-        return metrics_csv(table, row.name)
+        return metrics_csv(table, name)
+    if table.num_rows <= _ROWS_AT_ONCE:
+        data = b'{"data":[%b],"position":%d}' % (_encoded(table), position)
+        return Response(data, media_type=JSON)
     return StreamingResponse(_rows(table, position), media_type=JSON)
 
 
@@ -143,7 +146,14 @@ async def _rows(table: Any, position: int) -> AsyncIterator[bytes]:
 
 
 def _encoded(table: Any) -> bytes:
-    return msgspec.json.encode(table.to_pylist())[1:-1]
+    names = table.column_names
+    # Column by column: a row at a time Arrow makes an object for every value.
+    columns = [_values(table.column(name)) for name in names]
+    return msgspec.json.encode([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])[1:-1]
+
+
+def _values(column: Any) -> list[Any]:
+    return column.to_pylist() if column.null_count else column.to_numpy().tolist()
 
 
 async def get_logs(call: Call) -> answers.Logs | Response:
@@ -152,8 +162,8 @@ async def get_logs(call: Call) -> answers.Logs | Response:
     As text the whole log is a file to keep, its oldest line first: `2026-11-25T11:00:00.123Z LEVEL logger: message`.
     """
     query, training_id = call.query(LogsQuery), call.path["id"]
-    row, _ = await call.studio.training(training_id)
     if query.format == "text":
+        row, _ = await call.studio.training(training_id)
         return await log_text(
             call.studio,
             training_id,
@@ -165,8 +175,9 @@ async def get_logs(call: Call) -> answers.Logs | Response:
             q=query.q,
             order=query.order or "asc",
         )
-    lines, position = await call.studio.snapshot(
-        lambda con: logs.lines(
+    lines, position = await call.studio.of_training(
+        training_id,
+        lambda con, _: logs.lines(
             con,
             training_id,
             limit=query.limit or 50,
@@ -175,7 +186,7 @@ async def get_logs(call: Call) -> answers.Logs | Response:
             level=query.level,
             q=query.q,
             order=query.order or "desc",
-        )
+        ),
     )
     return answers.Logs(data=lines, position=position)
 

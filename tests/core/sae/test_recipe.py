@@ -40,21 +40,21 @@ def test_the_tied_scale_is_the_least_squares_factor() -> None:
 
 def test_a_latent_is_dead_by_tokens_and_not_by_batches() -> None:
     firing = Firing(3, dead_after=100, device=torch.device("cpu"))
-    silent = torch.zeros(0, dtype=torch.int64)
+    silent = torch.zeros(3, dtype=torch.int64)
     for _ in range(100):
-        firing.record(silent, silent.bool(), tokens=1)
+        firing.record(silent, tokens=1)
     assert int(firing.count_dead()) == 0
-    firing.record(torch.tensor([1, 1, 2]), torch.tensor([True, True, False]), tokens=1)
-    assert int(firing.count_dead()) == 2  # the second fired; the third was chosen with a value of 0
+    firing.record(torch.tensor([0, 2, 0]), tokens=1)
+    assert int(firing.count_dead()) == 2
     assert firing.since.tolist() == [101, 0, 101]
     assert firing.counts.tolist() == [0, 2, 0]
-    firing.record(silent, silent.bool(), tokens=101)
+    firing.record(silent, tokens=101)
     assert int(firing.count_dead()) == 3
 
 
 def test_the_list_of_dead_latents_changes_at_a_refresh_only() -> None:
     firing = Firing(2, dead_after=10, device=torch.device("cpu"))
-    firing.record(torch.tensor([0]), torch.tensor([True]), tokens=11)
+    firing.record(torch.tensor([1, 0]), tokens=11)
     assert firing.dead.tolist() == []
     firing.refresh()
     assert firing.dead.tolist() == [1]

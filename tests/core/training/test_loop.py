@@ -101,6 +101,14 @@ def test_each_item_of_a_checkpoint_is_needed(
 
 
 OTHERS = {
+    "resampled": {
+        "architecture_type": "standard",
+        "k": None,
+        "auxk_coefficient": None,
+        "l1_alpha": 3.0,
+        "resample_interval": 21,
+        "dead_token_threshold": 150,
+    },
     "gated": {"architecture_type": "gated", "k": None, "auxk_coefficient": None, "target_l0": 0.25},
     "batchtopk": {"architecture_type": "batchtopk"},
     "matryoshka": {"architecture_type": "matryoshka"},
@@ -131,6 +139,7 @@ STATE = {
     "matryoshka": ("threshold",),
     "standard": ("control.l0", "control.integral"),
     "jumprelu": ("control.l0", "theta"),
+    "resampled": ("firing.since",),
     "gated": ("control.l0", "control.integral", "b_mag"),
     "transcoder": ("threshold",),
     "skip": ("Q_skip", "W_skip"),
@@ -169,7 +178,7 @@ def test_every_architecture_goes_on_where_it_was(kind: str, left_out: str | None
     # The threshold is for inference: it is only remembered.
     assert (_values(resumed_told) == _values(told)) == (left_out in (None, "threshold"))
     last = _values(told)[-1]
-    assert (last.sparsity_coefficient is not None) == ("target_l0" in OTHERS[kind])
+    assert (last.sparsity_coefficient is not None) == (not OTHERS[kind].keys().isdisjoint({"target_l0", "l1_alpha"}))
     assert last.loss == pytest.approx(last.loss_reconstruction + last.loss_sparsity + last.loss_auxiliary, rel=1e-4)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from synthetic import CPU, PAIRS, Synthetic, config, students
@@ -92,6 +94,49 @@ def test_an_sae_does_not_depend_on_those_trained_beside_it() -> None:
     assert torch.equal(beside[0].sae.W_dec, only.sae.W_dec)
 
 
+@pytest.mark.parametrize("kind", ["standard", "gated"])
+def test_dead_latents_begin_anew_where_the_reconstruction_is_worst(kind: str) -> None:
+    chosen = config(
+        architecture_type=kind, k=None, auxk_coefficient=None, normalize_decoder=None, target_l0=0.05,
+        resample_interval=10, total_steps=60, dead_token_threshold=10**6,
+    )  # fmt: skip
+    source = Synthetic(PAIRS[:1])
+    (student,) = students(chosen, source)
+    sae = student.sae
+    for step in range(1, 10):
+        student.step(source.next_batch(), step, 3e-3)
+    with torch.no_grad():
+        # A third of the latents is silenced for good, far below what a push could reach.
+        bias = sae.get_parameter("b_gate" if kind == "gated" else "b_enc")
+        bias[::3] = -100.0
+        sae.firing.since[::3] = 10**7
+    batch = source.next_batch()
+    x, _ = student.normalisation.apply(batch[PAIRS[0]])
+    student.step(batch, 10, 3e-3)
+    assert not bool((sae.firing.since > 10**6).any())
+    rows = sae.W_dec.detach()
+    norms = rows.norm(dim=1)
+    alive = torch.ones(96, dtype=torch.bool)
+    alive[::3] = False
+    torch.testing.assert_close(norms[::3], norms[alive].mean().expand(32), rtol=1e-4, atol=0)
+    fifth = 0.2 * sae.W_enc.detach()[alive].norm(dim=1).mean()
+    torch.testing.assert_close(sae.W_enc.detach()[::3].norm(dim=1), fifth.expand(32), rtol=1e-4, atol=0)
+    assert float(bias.detach()[::3].abs().max()) == 0.0
+    # Each points at a token of the batch; no two at the same.
+    towards = (x - sae.b_dec.detach()) / (x - sae.b_dec.detach()).norm(dim=1, keepdim=True)
+    cosines, tokens = (rows[::3] / norms[::3, None] @ towards.T).max(dim=1)
+    assert float(cosines.min()) > 0.999
+    assert len(set(tokens.tolist())) == 32
+    moments = student.optimiser.tensors()
+    for name in ("W_enc", "W_dec"):
+        assert float(moments[f"{name}.exp_avg"][::3].abs().max()) == 0.0
+        assert float(moments[f"{name}.exp_avg_sq"][::3].abs().max()) == 0.0
+        assert float(moments[f"{name}.exp_avg"][alive].abs().max()) > 0.0
+    for step in range(11, 20):
+        student.step(source.next_batch(), step, 3e-3)
+    assert int((sae.firing.since[::3] == 0).sum()) > 8
+
+
 def test_its_reconstruction_is_in_raw_units() -> None:
     source = Synthetic(PAIRS[:1], factor=50.0)
     (student,) = students(config(total_steps=200), source)
@@ -126,3 +171,49 @@ def test_no_step_waits_for_the_gpu(dtype: str) -> None:
             student.step(batches[step % 8], step, 1e-3)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def _crowded(student: Student, monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
+    """Let the student have memory for `room` tokens at once; what it tried, in tokens."""
+    tried: list[int] = []
+    computed = student.sae.losses
+
+    def losses(x: torch.Tensor, *rest: Any) -> Any:
+        tried.append(x.shape[0])
+        found = computed(x, *rest)
+        if x.shape[0] > room:
+            raise torch.OutOfMemoryError("There is no more of it.")
+        return found
+
+    monkeypatch.setattr(student.sae, "losses", losses)
+    return tried
+
+
+@pytest.mark.parametrize("kind", ["batchtopk", "standard"])
+def test_a_step_that_does_not_fit_into_memory_is_taken_again_in_parts(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sparsity: dict[str, Any] = {} if kind == "batchtopk" else {"k": None, "auxk_coefficient": None, "target_l0": 0.2}
+    fields = {"architecture_type": kind, "batch_size": 256, "normalize_decoder": None, **sparsity}
+    crowded, roomy = (Synthetic(PAIRS[:1], batch=256) for _ in range(2))
+    (student,) = students(config(**fields), crowded)
+    (other,) = students(config(**fields, micro_batch_size=64), roomy)
+    tried = _crowded(student, monkeypatch, 100)
+    for step in range(1, 6):
+        ours = student.step(crowded.next_batch(), step, 3e-3)
+        theirs = other.step(roomy.next_batch(), step, 3e-3)
+        # Its first attempts left nothing behind.
+        assert torch.equal(ours, theirs)
+    assert tried[:6] == [256, 128, 64, 64, 64, 64]
+    assert tried[6:] == [64] * 16
+    assert all(torch.equal(tensor, other.sae.tensors()[name]) for name, tensor in student.sae.tensors().items())
+    assert "step 1 does not fit into memory; it is taken again 64 tokens at a time" in caplog.text
+
+
+def test_a_step_of_which_not_even_the_smallest_part_fits_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Synthetic(PAIRS[:1])
+    (student,) = students(config(), source)
+    tried = _crowded(student, monkeypatch, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        student.step(source.next_batch(), 1, 3e-3)
+    assert tried == [64, 32]

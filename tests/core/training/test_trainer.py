@@ -20,6 +20,7 @@ from core.run import RunSpec
 from core.training import checkpoint, trainer
 from core.training.beginning import NothingToTrain
 from core.training.control import Wishes
+from core.training.evaluation import Evaluation
 from core.training.loop import CheckpointMismatch
 from core.training.reporting import Progress, Troubles
 from core.training.trainer import Outcome, Trainer
@@ -121,6 +122,26 @@ def test_a_training_tells_everything_from_start_to_end(
     assert last.fvu < first.fvu
     assert "step 20 loss" in caplog.text
     assert "L1.resid_post leaves" in caplog.text
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_stays_across_a_pause(
+    spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Evaluation.run
+
+    def made(self: Evaluation, step: int, *rest: Any) -> list[EvaluationMade]:
+        fvu = 0.01 if step == 5 else 0.9
+        return [msgspec.structs.replace(event, fvu=fvu) for event in whole(self, step, *rest)]
+
+    monkeypatch.setattr(Evaluation, "run", made)
+    chosen = spec(eval_interval=5, total_steps=30)
+    first = Run(chosen, at={12: PauseRequested()})
+    assert first() == "paused"
+    second = Run(chosen, resume=True)
+    assert second() == "completed"
+    assert second.saved() == ["step-00000005", "step-00000025", "step-00000030"]
+    assert 5 not in [e.step for run in (first, second) for e in run.of(CheckpointDeleted)]
 
 
 @pytest.mark.slow

@@ -50,9 +50,20 @@ def test_what_was_saved_comes_back_bit_by_bit(checkpoints: Checkpoints) -> None:
 def test_the_newest_are_kept(checkpoints: Checkpoints) -> None:
     for step in (5, 10, 15, 20):
         checkpoints.save(_snapshot(step))
-    assert checkpoints.prune() == [5, 10]
+    assert checkpoints.prune({}) == [5, 10]
     assert checkpoints.steps() == [15, 20]
-    assert checkpoints.prune() == []
+    assert checkpoints.prune({}) == []
+
+
+def test_the_best_is_kept_until_there_is_a_better_one(checkpoints: Checkpoints) -> None:
+    fvu = {7: 0.01, 5: 0.2, 10: 0.3}  # Step 7 was evaluated and not saved.
+    for step in (5, 10, 15):
+        checkpoints.save(_snapshot(step))
+    assert checkpoints.prune(fvu) == []
+    checkpoints.save(_snapshot(20))
+    assert checkpoints.prune(fvu) == [10]
+    assert checkpoints.prune({**fvu, 20: 0.1}) == [5]
+    assert checkpoints.steps() == [15, 20]
 
 
 @pytest.mark.parametrize("file", ["sae-0.safetensors", "optimiser-0.safetensors", "state.json"])
@@ -83,7 +94,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(
 
 def test_there_may_be_none(checkpoints: Checkpoints) -> None:
     assert checkpoints.newest() is None
-    assert checkpoints.prune() == []
+    assert checkpoints.prune({}) == []
     checkpoints.tidy()
 
 
