@@ -138,6 +138,35 @@ class CheckpointPage(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What one SAE was worth on held-out text: figures as in `EvaluationMade`, `timestamp` in µs since 1970."""
+
+    step: int
+    sae: int = 0
+    timestamp: int = 0
+    tokens: int = 0
+    fvu: float | None = None
+    l0: float | None = None
+    dead_latents: int = 0
+    dense_latents: int = 0
+    duplicate_latents: int = 0
+    ce_clean: float | None = None
+    ce_spliced: float | None = None
+    kl_spliced: float | None = None
+    loss_recovered: float | None = None
+    shrinkage: float | None = None
+    density_histogram: tuple[int, ...] = ()
+    verdict: str | None = None
+    reasons: tuple[str, ...] = ()
+
+
+class EvaluationPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A training's evaluations in order of step and SAE, and the position that they are true at."""
+
+    data: tuple[Evaluation, ...]
+    position: int
+
+
 class Deed(msgspec.Struct, frozen=True, kw_only=True):
     """An event that `actor` caused; `data` holds its fields, `timestamp` is in µs since 1970."""
 
@@ -363,6 +392,10 @@ class Gateway:
     async def delete_checkpoint(self, training_id: str, step: int) -> None:
         """Remove a checkpoint's files."""
         await self._send("DELETE", f"trainings/{quote(training_id, safe='')}/checkpoints/{step}")
+
+    async def evaluations(self, training_id: str) -> EvaluationPage:
+        """The training's evaluations, in order of step and SAE."""
+        return await self._get(f"trainings/{quote(training_id, safe='')}/evaluations", EvaluationPage)
 
     async def activity(self, training_id: str, *, limit: int = 50, before: int | None = None) -> ActivityPage:
         """The newest of what was done with the training (before a position), the newest first."""

@@ -28,6 +28,7 @@ from events.log import LogWritten
 from events.training import (
     CheckpointDeleted,
     CheckpointSaved,
+    EvaluationMade,
     Sae,
     StepTrained,
     TrainingConfig,
@@ -69,6 +70,34 @@ def step_of(step: int, sae: int = 0, *, total: int = 2_000, loss: float | None =
         tokens=step * 1024,
         tokens_per_second=38_000 + 900 * ((step * 17) % 11) / 11,
     )
+
+
+def evaluation_of(step: int, sae: int = 0, *, total: int = 2_000, **figures: Any) -> EvaluationMade:
+    """An evaluation as a trainer makes it: all gets better, and some latents never fire."""
+    left = 2.0 ** (-step / (total / 5))
+    never = int(40 + 400 * left)
+    bins = [round(220 * 2.718 ** (-(((index - 33 - 3 * sae) / 7) ** 2))) for index in range(60)]
+    bins[53] = 6
+    made = EvaluationMade(
+        step=step,
+        sae=sae,
+        tokens=16_384,
+        fvu=0.12 + 0.03 * sae + 0.5 * left,
+        l0=16.0 + 20 * left,
+        dead_latents=never // 2,
+        dense_latents=6,
+        duplicate_latents=11 + sae,
+        ce_clean=3.41,
+        ce_spliced=3.47 + 0.8 * left,
+        ce_ablated_zero=9.2,
+        ce_ablated_mean=7.9,
+        kl_spliced=0.04 + 0.6 * left,
+        loss_recovered=1 - (0.06 + 0.8 * left) / 5.79,
+        shrinkage=0.98 - 0.1 * left,
+        density_histogram=(*bins, never),
+        verdict="good",
+    )
+    return msgspec.structs.replace(made, **figures)
 
 
 class Studio:
@@ -230,6 +259,7 @@ class Studio:
                 Route(f"{prefix}/trainings/{{id}}", self._change, methods=["PATCH", "DELETE"]),
                 Route(f"{prefix}/trainings/{{id}}/checkpoints", self._checkpoints),
                 Route(f"{prefix}/trainings/{{id}}/checkpoints/{{step}}", self._delete_checkpoint, methods=["DELETE"]),
+                Route(f"{prefix}/trainings/{{id}}/evaluations", self._evaluations),
                 Route(f"{prefix}/trainings/{{id}}/activity", self._activity),
                 Route(f"{prefix}/trainings/{{id}}/metrics", self._metrics),
                 Route(f"{prefix}/trainings/{{id}}/logs", self._logs),
@@ -359,6 +389,17 @@ class Studio:
         with self.lock:
             found = self.checkpoints(request.path_params["id"])
             return self._missing(request) or self._answer(request, {"data": found, "position": self.head})
+
+    async def _evaluations(self, request: Request) -> Response:
+        stream = f"training-{request.path_params['id']}"
+        with self.lock:
+            found = {
+                (event.step, event.sae): {**msgspec.to_builtins(event), "timestamp": raw.occurred_at}
+                for event, raw in self.events
+                if isinstance(event, EvaluationMade) and raw.stream == stream
+            }
+            rows = [found[key] for key in sorted(found)]
+            return self._missing(request) or self._answer(request, {"data": rows, "position": self.head})
 
     async def _delete_checkpoint(self, request: Request) -> Response:
         if refused := self._refused(request):

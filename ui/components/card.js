@@ -30,6 +30,7 @@ export function render({model, view}) {
   }
   const heading = el("div", {class: "heading"}, name, pencil)
   const status = el("span", {class: "status quiet", "aria-live": "polite"})
+  const verdict = el("span", {class: "status quiet verdict", "data-verdict": ""})
   const chips = el("div", {class: "chips"})
   const buttons = el("div", {class: "buttons"})
   const refusal = el("div", {class: "notice warn", role: "alert", hidden: true}, el("span"),
@@ -50,7 +51,7 @@ export function render({model, view}) {
   const bones = el("div", {class: "bones", "aria-hidden": "true"},
     el("div", {class: "bone wide"}), el("div", {class: "bone"}), el("div", {class: "bone tall"}))
   const whole = el("div", {class: "whole", hidden: true},
-    el("div", {class: "top"}, el("div", {class: "title"}, heading, form, status, chips), buttons),
+    el("div", {class: "top"}, el("div", {class: "title"}, heading, form, status, verdict, chips), buttons),
     refusal, deleting, alert, el("div", {class: "progress"}, bar, times), facts)
 
   const drawChips = part(chips, (list, node) => node.replaceChildren(
@@ -87,6 +88,12 @@ export function render({model, view}) {
     name.title = card.name
     setText(status, card.label)
     setClass(status, `status ${card.tone}`)
+    verdict.hidden = !card.verdict
+    if (card.verdict) {
+      setText(verdict, `Evaluation: ${card.verdict.label}`)
+      setClass(verdict, `status ${card.verdict.tone} verdict`)
+      verdict.title = card.verdict.title
+    }
     drawChips(card.chips)
     drawButtons(card.actions)
     refusal.hidden = !card.refusal

@@ -19,6 +19,7 @@ from events.training import Sae, StepTrained, TrainingConfig
 
 from .. import text
 from ..gateway import Training
+from .evaluations import Worth
 
 ARCHITECTURES = {
     "standard": "Standard",
@@ -303,6 +304,8 @@ def alert(training: Training) -> dict[str, str] | None:
         case "interrupted":
             reason = training.reason or "Its process is gone."
             return {"tone": "bad", "text": f"Interrupted. {reason} Resume goes on from the newest checkpoint."}
+        case "queued" | "resuming" if training.reason is not None and not training.launched:
+            return {"tone": "plain", "text": training.reason}
         case status if status in PROCESS_EXPECTED and training.reason is not None:
             return {"tone": "warn", "text": training.reason}
         case _:
@@ -331,8 +334,8 @@ def subject(training: Training) -> list[dict[str, str]]:
     return chips
 
 
-def facts(training: Training) -> list[dict[str, str]]:
-    """A training's newest figures, each with what it is to be compared with."""
+def facts(training: Training, worth: Worth | None = None) -> list[dict[str, str]]:
+    """A training's newest figures, each with what it is to be compared with; `worth` is its newest evaluation."""
     config = training.config
     dead = dead_share(training)
     target = target_l0(config)
@@ -348,7 +351,16 @@ def facts(training: Training) -> list[dict[str, str]]:
             "value": text.mean_count(training.l0),
             "note": "active latents" if target is None else f"target {text.mean_count(target).removesuffix('.0')}",
         },
-        {"label": "FVU", "value": text.metric(training.fvu), "note": "variance unexplained"},
+        {
+            "label": "FVU",
+            "value": text.metric(training.fvu),
+            "note": "variance unexplained" if worth is None else f"evaluated {text.metric(worth.fvu)}",
+        },
+        {
+            "label": "Loss recovered",
+            "value": text.share(worth.recovered if worth is not None else None),
+            "note": f"at step {text.count(worth.step)}" if worth is not None else "not evaluated yet",
+        },
         {
             "label": "Dead latents",
             "value": text.count(training.dead_latents) if dead is None else text.share(dead),
@@ -368,12 +380,14 @@ def times(training: Training, now: float) -> list[str]:
     elapsed = seconds_since_start(training, now)
     if elapsed is not None:
         said.append(f"{text.duration(elapsed)} elapsed")
-    if training.status in ("queued", "starting", "running", "pausing", "resuming", "stopping"):
+    waits = training.status in ("queued", "resuming") and training.reason is not None
+    # What it waits for has a notice of its own.
+    if training.status in ("queued", "starting", "running", "pausing", "resuming", "stopping") and not waits:
         said.append(standing(training, now))
     return [part for part in said if part]
 
 
-def card(training: Training, now: float | None = None) -> dict[str, Any]:
+def card(training: Training, now: float | None = None, worth: Worth | None = None) -> dict[str, Any]:
     """The head of a training's page: what it is, how far it is, its newest figures, its buttons."""
     return {
         "id": training.id,
@@ -384,7 +398,8 @@ def card(training: Training, now: float | None = None) -> dict[str, Any]:
         "chips": subject(training),
         "done": fraction_done(training),
         "times": times(training, time.time() if now is None else now),
-        "facts": facts(training),
+        "verdict": worth.verdict if worth is not None else None,
+        "facts": facts(training, worth),
         "actions": actions(training),
         "alert": alert(training),
     }
