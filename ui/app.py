@@ -24,6 +24,7 @@ from events.wire import ACTOR_HEADER
 from . import theme
 from .feed import Feed
 from .gateway import Gateway
+from .pages.compare import ComparePage
 from .pages.new_training import NewTrainingPage
 from .pages.templates import TemplatesPage
 from .pages.training import TrainingPage
@@ -43,6 +44,8 @@ def find_page(session: Session, route: Route) -> View:
     match route.get("page"):
         case "new":
             return NewTrainingPage(session, route)
+        case "compare":
+            return ComparePage(session, route)
         case "templates":
             return TemplatesPage(session, route)
     return TrainingsPage(session, route)
