@@ -2,7 +2,11 @@
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
   let choices = {}
-  const choose = (change) => act({type: "choose", ...choices, ...change})
+  // Two choices may follow each other faster than the page answers.
+  const choose = (change) => {
+    choices = {...choices, ...change}
+    act({type: "choose", ...choices})
+  }
 
   const runs = el("div", {class: "runs", role: "group", "aria-label": "Runs"})
   const drawRuns = part(runs, ({lines, removable}, node) => {
@@ -106,6 +110,9 @@ export function render({model, view}) {
     for (const entry of entries) inSight.set(entry.target.studio_chart, entry.isIntersecting)
     tell()
   }, {rootMargin: "80px"})
+  // Models that were taken from the page are kept for a while, under the same names.
+  const place = (name) => [...Bokeh.documents[0]?.all_models ?? []].filter((chart) => chart.name === name)
+    .map((chart) => Bokeh.index.find_one_by_id(chart.id)?.el).find((target) => target?.isConnected)
   let looking = null
   const watch = (names, round) => {
     clearTimeout(looking)
@@ -118,8 +125,7 @@ export function render({model, view}) {
     const have = new Set([...watching].map((target) => target.studio_chart))
     for (const name of inSight.keys()) if (!names.includes(name)) inSight.delete(name)
     for (const name of names) {
-      const chart = Bokeh.documents[0]?.get_model_by_name(name)
-      const target = chart && Bokeh.index.find_one_by_id(chart.id)?.el
+      const target = place(name)
       if (!have.has(name) && target?.isConnected) {
         target.studio_chart = name
         watching.add(target)
