@@ -289,6 +289,20 @@ def actions(training: Training) -> list[dict[str, Any]]:
     return buttons
 
 
+def links(training: Training) -> list[dict[str, Any]]:
+    """Where else a training can be looked at."""
+    id = quote(training.id, safe="")
+    return [
+        {"label": "Compare", "href": f"?page=compare&ids={id}", "title": "Beside other runs, or SAE beside SAE"},
+        {
+            "label": "Export HTML",
+            "href": f"export.html?training={id}",
+            "title": "One file that opens anywhere, without a server",
+            "download": True,
+        },
+    ]
+
+
 def retry_name(name: str) -> str:
     """The name of a training that repeats the one called `name`: run → run (retry) → run (retry 2)."""
     said = re.fullmatch(r"(.*) \(retry(?: (\d+))?\)", name, re.DOTALL)
@@ -401,6 +415,7 @@ def card(training: Training, now: float | None = None, worth: Worth | None = Non
         "verdict": worth.verdict if worth is not None else None,
         "facts": facts(training, worth),
         "actions": actions(training),
+        "links": links(training),
         "alert": alert(training),
     }
 
