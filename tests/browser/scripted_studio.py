@@ -22,7 +22,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from events.codec import encode
-from events.control import TrainingCreated, TrainingDeleted, TrainingRenamed
+from events.control import TrainingCreated, TrainingDeleted, TrainingRenamed, TrainingTagged
 from events.event import Event, event_type
 from events.log import LogWritten
 from events.training import (
@@ -285,16 +285,39 @@ class Studio:
 
     async def _trainings(self, request: Request) -> Response:
         with self.lock:
-            q = request.query_params.get("q", "").lower()
-            statuses = [name for name in request.query_params.get("status", "").split(",") if name]
-            found = [row for row in self.trainings.values() if q in row["name"].lower()]
+            query = request.query_params
+            q = query.get("q", "").lower()
+            statuses = [name for name in query.get("status", "").split(",") if name]
+            wanted = {tag for tag in query.get("tags", "").split(",") if tag}
+            found = [
+                row
+                for row in self.trainings.values()
+                if q in row["name"].lower()
+                and wanted <= set(row.get("tags", ()))
+                and all(self._meets(row, one) for one in query.get("where", "").split(";") if one)
+            ]
             counts: dict[str, int] = {}
+            tags: dict[str, int] = {}
             for row in found:
                 counts[row["status"]] = counts.get(row["status"], 0) + 1
+            for tag in (tag for row in self.trainings.values() for tag in row.get("tags", ())):
+                tags[tag] = tags.get(tag, 0) + 1
             shown = [row for row in found if not statuses or row["status"] in statuses]
             shown.sort(key=lambda row: -row["created_at"])
-            shown = shown[: int(request.query_params.get("limit", 50))]
-            return self._answer(request, {"data": shown, "counts": counts, "position": self.head})
+            sort, group = query.get("sort", "-created"), query.get("group")
+            if sort.removeprefix("-") != "created":
+                shown.sort(key=lambda row: row[sort.removeprefix("-")], reverse=sort.startswith("-"))
+            if group:
+                shown.sort(key=lambda row: str(getattr(row["config"], group, row.get(group))))
+            shown = shown[: int(query.get("limit", 50))]
+            return self._answer(request, {"data": shown, "counts": counts, "tags": tags, "position": self.head})
+
+    @staticmethod
+    def _meets(row: dict[str, Any], condition: str) -> bool:
+        """Whether a configuration has what `FIELD=VALUE` says; of `FIELD>=VALUE`, at least that."""
+        name, sign, value = condition.partition(">=" if ">=" in condition else "=")
+        held = getattr(row["config"], name, None)
+        return str(held) == value if sign == "=" else held is not None and held >= float(value)
 
     async def _training(self, request: Request) -> Response:
         with self.lock:
@@ -359,6 +382,10 @@ class Studio:
         body = await request.json() if request.method == "PATCH" else None
         if answer := self._missing(request) or self._refused(request):
             return answer
+        if body is not None and "tags" in body:
+            self.set(one, tags=body["tags"])
+            self.emit(one, TrainingTagged(tags=tuple(body["tags"])), stream="control", actor="user:ada")
+            return self._answer(request, {**self.trainings[one], "position": self.head})
         if body is not None:
             self.set(one, name=body["name"])
             self.emit(one, TrainingRenamed(name=body["name"]), stream="control", actor="user:ada")

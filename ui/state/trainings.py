@@ -60,17 +60,6 @@ TONES = {
     "failed": "bad",
 }
 
-FILTERS: dict[str, tuple[str, ...]] = {
-    "running": ("starting", "running", "pausing", "resuming", "stopping"),
-    "queued": ("queued",),
-    "paused": ("paused",),
-    "interrupted": ("interrupted",),
-    "failed": ("failed",),
-    "stopped": ("stopped",),
-    "completed": ("completed",),
-}
-"""The list's filters, each with the statuses that it shows: what is on its way counts as running."""
-
 _BEFORE_STEPS = ("queued", "starting", "resuming", "interrupted")
 _ENDED = ("stopped", "completed", "failed", "interrupted", "paused")
 _RESUMABLE = ("paused", "stopped", "failed", "interrupted")
@@ -222,41 +211,7 @@ def list_row(training: Training, now: float | None = None) -> dict[str, Any]:
         "dead": text.share(dead) if dead is not None else text.count(training.dead_latents),
         "standing": (training.reason if training.status == "running" else None) or standing(training, now),
         "created_at": training.created_at,
-    }
-
-
-@dataclass(frozen=True)
-class ListView:
-    """What the list's page is asked to show, as its URL says it."""
-
-    status: str = ""
-    q: str = ""
-    limit: int = 50
-
-    @property
-    def statuses(self) -> tuple[str, ...]:
-        """The statuses that the filter lets through; empty for all."""
-        return FILTERS.get(self.status, ())
-
-
-def list_page(
-    view: ListView, trainings: Sequence[Training], counts: dict[str, int], now: float | None = None
-) -> dict[str, Any]:
-    """The whole list: its rows, and its filters with true counts."""
-    total = sum(counts.values())
-    filters = [{"key": "", "label": "All", "count": total}]
-    for key, statuses in FILTERS.items():
-        number = sum(counts.get(status, 0) for status in statuses)
-        if number or key == view.status:
-            filters.append({"key": key, "label": LABELS[key], "count": number})
-    matching = next(entry["count"] for entry in filters if entry["key"] == view.status)
-    return {
-        "rows": [list_row(training, now) for training in trainings],
-        "filters": filters,
-        "status": view.status,
-        "q": view.q,
-        "matching": matching,
-        "searching": bool(view.q or view.status),
+        "tags": list(training.tags),
     }
 
 
