@@ -157,6 +157,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--to", type=Path, metavar="FOLDER", help="where to write (default: ./ID-step-N)")
 
+    html = command(
+        "export-html", "report:export_html", "write trainings into one file that opens anywhere", client, as_json
+    )
+    html.add_argument("ids", nargs="+", metavar="ID", help="one training, or up to ten to be compared")
+    html.add_argument("--to", type=Path, metavar="FILE", help="where to write (default: ./ID.html)")
+
     command("rebuild", "maintenance:rebuild", "make every projection anew from the log", client, as_json)
     command(
         "verify",
