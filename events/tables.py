@@ -172,19 +172,23 @@ def load(
     streams: Collection[str] | None = None,
     types: Collection[str] | None = None,
     versions: tuple[int, int] | None = None,
+    columnar: bool = True,
 ) -> Batch:
-    """The matching events at positions after `after` up to `upto` (and versions after … up to)."""
+    """The matching events at positions after `after` up to `upto` (and versions after … up to).
+
+    Not `columnar`: without those of columnar types.
+    """
     where, params = _where(after, upto, streams)
     if versions is not None:
         where += " and version > ? and version <= ?"
         params += versions
-    columnar: dict[str, Table] = {}
-    for type_, fields in _columnar(types).items():
+    found: dict[str, Table] = {}
+    for type_, fields in _columnar(types if columnar else ()).items():
         table = _select(con, table_of(type_), (*ENVELOPE, *fields), where, params)
         if table.num_rows:
-            columnar[type_] = table
+            found[type_] = table
     cold, payloads = _load_cold(con, where, params, types)
-    return Batch(after + 1, upto, cold, payloads, columnar)
+    return Batch(after + 1, upto, cold, payloads, found)
 
 
 def positions(

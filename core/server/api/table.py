@@ -17,6 +17,7 @@ from core.commands import (
     SuggestTemplate,
 )
 
+from ..arrow import ARROW
 from ..maintenance import Job
 from . import answers as a
 from . import catalogue, facts, system, templates, trainings
@@ -169,7 +170,15 @@ OPERATIONS: tuple[Operation, ...] = (
         refusals=(413, 415, 422),
     ),
     Operation("GET", "devices", system.list_devices, a.Devices),
-    Operation("GET", "events", system.list_events, a.EventPage, query=system.EventsQuery, refusals=(409,)),
+    Operation(
+        "GET",
+        "events",
+        system.list_events,
+        a.EventPage,
+        query=system.EventsQuery,
+        refusals=(409,),
+        downloads=(ARROW,),
+    ),
     Operation("POST", "maintenance/rebuild", system.start_rebuild, Job, 202, refusals=(409,)),
     Operation("POST", "maintenance/verify", system.start_verify, Job, 202, refusals=(409,)),
     Operation(
