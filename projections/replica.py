@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import duckdb
 import httpx
@@ -45,8 +45,6 @@ RANGE = 250_000
 NEAR = 20_000
 """So close to the head the replica follows; from farther back it fills."""
 
-_SPEED: Mapping[str, Any] = {"autoinstall_known_extensions": False}
-
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How a replica stands: true at `position` of the log `log_id`, whose end was last seen at `head`.
@@ -71,13 +69,19 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 class Replica:
     """Brings a DuckDB database up to the head of a server's log, and keeps it there until `close`.
 
-    `database` is a file that holds a replica or is made, or `:memory:`; `config` is DuckDB's. The views in its schema
-    `main` are for people, `projections.views` describes them. Raises `ReplicaFailed` where the database cannot be used.
-    Everything may be called from any thread.
+    `database` is a file that holds a replica or is made, or `:memory:`; `config` is DuckDB's. `sealed`: no statement
+    reaches a file, a network or a setting through it. The views in its schema `main` are for people,
+    `projections.views` describes them. Raises `ReplicaFailed` where the database cannot be used. May be used from any
+    thread.
     """
 
     def __init__(
-        self, address: ServerAddress, database: Path | str = ":memory:", *, config: Mapping[str, Any] | None = None
+        self,
+        address: ServerAddress,
+        database: Path | str = ":memory:",
+        *,
+        config: Mapping[str, Any] | None = None,
+        sealed: bool = False,
     ) -> None:
         self._remote = Remote(address)
         self._changed = threading.Condition()
@@ -88,15 +92,22 @@ class Replica:
         self._follower: Follower | None = None
         self._closed = threading.Event()
         self._standing = Standing(position=0, head=0, log_id="", ready=False)
-        self._root = replica_tables.opened(database, {**_SPEED, **(config or {})})
+        self._root = replica_tables.opened(database, config or {})
         try:
             self._writer = self._root.cursor()
+            if sealed:
+                self._root.execute("SET enable_external_access = false")
+                self._root.execute("SET lock_configuration = true")
+                self._writer = cast(DuckDBPyConnection, tables.Sealed(self._writer))
             log_id, at = self._prepare(address.url)
             self._standing = msgspec.structs.replace(self._standing, log_id=log_id, position=at, head=at)
             self._project()
-        except BaseException:
+        except BaseException as error:
             self._root.close()
             self._remote.close()
+            if isinstance(error, duckdb.Error):
+                reason = str(error).partition("\n")[0]
+                raise ReplicaFailed(f"{database} cannot be used: {reason}") from error
             raise
         self._thread = threading.Thread(target=self._work, name="replica", daemon=True)
 

@@ -85,7 +85,7 @@ def make(database: Path, count: int) -> list[str]:
         head = store.head
     with duckdb.connect(str(database)) as con:
         for table in parts(ids, head, count):
-            tables._execute(con, "INSERT INTO step_trained BY NAME SELECT * FROM rows", table)
+            tables.execute_with(con, "INSERT INTO step_trained BY NAME SELECT * FROM rows", table)
     database.with_name(database.name + ".head").unlink()
     return ids
 
@@ -111,7 +111,7 @@ def write_alone(database: Path, count: int) -> float:
     with duckdb.connect(str(database), config={"threads": 2}) as con:
         tables.create(con)
         for table in tables_:
-            tables._execute(con, "INSERT INTO step_trained BY NAME SELECT * FROM rows", table)
+            tables.execute_with(con, "INSERT INTO step_trained BY NAME SELECT * FROM rows", table)
     return time.perf_counter() - began
 
 

@@ -20,7 +20,7 @@ from core.commands import (
 from ..arrow import ARROW
 from ..maintenance import Job
 from . import answers as a
-from . import catalogue, facts, system, templates, trainings
+from . import catalogue, facts, sql, system, templates, trainings
 from .operation import CSV, TAR, TEXT, Operation
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -178,6 +178,9 @@ OPERATIONS: tuple[Operation, ...] = (
         query=system.EventsQuery,
         refusals=(409,),
         downloads=(ARROW,),
+    ),
+    Operation(
+        "POST", "sql", sql.ask_sql, sql.SqlAnswer, body=sql.AskSql, refusals=(413, 415, 422, 503), downloads=(ARROW,)
     ),
     Operation("POST", "maintenance/rebuild", system.start_rebuild, Job, 202, refusals=(409,)),
     Operation("POST", "maintenance/verify", system.start_verify, Job, 202, refusals=(409,)),
