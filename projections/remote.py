@@ -67,7 +67,7 @@ class Remote:
                 raise OtherLog(f"The log ends before position {after}.")
             _checked(answer)
             try:
-                with pa.ipc.open_stream(io.BufferedReader(_Body(answer.iter_bytes()), 1 << 20)) as reader:
+                with pa.ipc.open_stream(io.BufferedReader(Body(answer.iter_bytes()), 1 << 20)) as reader:
                     table = reader.read_all()
             except pa.ArrowInvalid as error:
                 raise httpx.RemoteProtocolError(f"The answer is not a whole Arrow stream: {error}") from error
@@ -77,7 +77,7 @@ class Remote:
         return table.replace_schema_metadata(None)
 
 
-class _Body(io.RawIOBase):
+class Body(io.RawIOBase):
     """An answer's body as a file."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
