@@ -173,6 +173,17 @@ def _parser() -> argparse.ArgumentParser:
         "--follow", action="store_true", help="keep it there until Ctrl-C; it can be opened after that"
     )
 
+    export_data = command(
+        "export-data",
+        "replicate:export_data",
+        "write everything as Parquet files, or what has changed",
+        client,
+        as_json,
+    )
+    export_data.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="a folder, of an earlier export or new"
+    )
+
     command("rebuild", "maintenance:rebuild", "make every projection anew from the log", client, as_json)
     command(
         "verify",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import httpx
 import numpy as np
 import pyarrow as pa
 from serving import server_on, steps
@@ -73,6 +74,7 @@ def main() -> None:
                 print(f"{rate / floor:.2f} × writing the columns alone")
                 ask(replica, ids[0])
                 lag(address, replica, Path(folder), options.rate, options.seconds)
+            harm(address, Path(folder), options.rate, options.seconds)
 
 
 def make(database: Path, count: int) -> list[str]:
@@ -161,6 +163,65 @@ def lag(address: ServerAddress, replica: Replica, folder: Path, rate: int, secon
     lags = sorted(1e3 * (there - made) for made, there in zip(emitted, seen, strict=False))
     middle, late = lags[len(lags) // 2], lags[len(lags) * 99 // 100]
     print(f"at {rate:,} steps/s: emit to replica p50 {middle:.0f} ms, p99 {late:.0f} ms")
+
+
+HEAVY = (
+    "SELECT count(*) FROM (SELECT loss, row_number() OVER (ORDER BY loss) AS r FROM metrics)",
+    "SELECT count(DISTINCT hash(a.loss, b.step)) FROM metrics a JOIN metrics b USING (step)",
+    "SELECT training, quantile_cont(loss, [0.01, 0.5, 0.99]), stddev(fvu) FROM metrics GROUP BY training, step // 10",
+    "SELECT length(string_agg(md5(position::VARCHAR), '')) FROM metrics",
+)
+
+
+def harm(address: ServerAddress, folder: Path, rate: int, seconds: int) -> None:
+    """What four heavy questions, asked over and over, do to the time until an event is acknowledged."""
+    with httpx.Client(base_url=address.url, timeout=120, trust_env=False) as client:
+        while client.post("/api/v1/sql", json={"statement": "SELECT 1"}).status_code != 200:
+            time.sleep(0.2)
+    idle = acknowledged(address, folder / "idle", rate, seconds)
+    over = threading.Event()
+    counts: list[int] = []
+
+    def ask_on(statement: str) -> None:
+        with httpx.Client(base_url=address.url, timeout=120, trust_env=False) as client:
+            while not over.is_set():
+                counts.append(client.post("/api/v1/sql", json={"statement": statement, "seconds": 5}).status_code)
+
+    askers = [threading.Thread(target=ask_on, args=[statement], daemon=True) for statement in HEAVY]
+    for each in askers:
+        each.start()
+    busy = acknowledged(address, folder / "busy", rate, seconds)
+    over.set()
+    for each in askers:
+        each.join(30)
+    said = ", ".join(f"{counts.count(status)} × {status}" for status in sorted(set(counts)))
+    for name, times in (("idle", idle), ("with four heavy questions", busy)):
+        p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100]
+        print(f"acknowledged, {name}: p50 {p50:.0f} ms, p99 {p99:.0f} ms")
+    print(f"p99 is {busy[len(busy) * 99 // 100] / idle[len(idle) * 99 // 100]:.1f} × that of idle; answers: {said}")
+
+
+def acknowledged(address: ServerAddress, folder: Path, rate: int, seconds: int) -> list[float]:
+    """Milliseconds from an append over the socket to its acknowledgement, sorted; ten steps an append."""
+    training = new_id()
+    lock = hold(folder / training)
+    emitter = Emitter(folder / training, training, address=lambda: address, created=TrainingCreated(name="harm"))
+    while not emitter.connected:
+        time.sleep(0.01)
+    events = steps(1_000)
+    times: list[float] = []
+    start = time.perf_counter()
+    for number in range(rate * seconds // 10):
+        while time.perf_counter() < start + 10 * number / rate:
+            time.sleep(0.0005)
+        began = time.perf_counter()
+        for event in events[:10]:
+            emitter.emit(event)
+        emitter.flush(60)
+        times.append(1e3 * (time.perf_counter() - began))
+    emitter.close(0)
+    lock.release()
+    return sorted(times)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -254,8 +256,20 @@ def test_a_file_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
     with duckdb.connect(str(file)) as con:
         assert con.execute("FROM mine").fetchall() == [(1,)]
         assert con.execute("SELECT schema_name FROM duckdb_schemas() WHERE schema_name = 'raw'").fetchall() == []
-        with pytest.raises(ReplicaFailed, match="cannot be opened"):
+
+
+HOLD = "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+
+
+def test_a_file_that_another_program_has_open_is_said_to_be(tmp_path: Path) -> None:
+    file = tmp_path / "runs.duckdb"
+    command = [sys.executable, "-c", HOLD, str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"open\n"
+        with pytest.raises(ReplicaFailed, match="is open in another program"):
             Replica(ServerAddress("http://127.0.0.1:1"), file)
+        holder.communicate()
 
 
 async def test_a_server_that_refuses_ends_the_replica_with_its_reason(tmp_path: Path) -> None:

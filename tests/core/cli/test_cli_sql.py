@@ -89,3 +89,14 @@ def test_a_replica_in_a_file_is_brought_up_to_date_and_followed(served: Cli, tmp
     assert json.loads(out)["position"] >= result.json()["position"]
     with duckdb.connect(str(file), read_only=True) as con:
         assert con.execute("SELECT count(*) > 0 FROM events").fetchall() == [(True,)]
+
+
+def test_everything_is_exported_as_parquet_and_the_second_time_nothing(served: Cli, tmp_path: Path) -> None:
+    first = served("export-data", "--to", str(tmp_path / "out"), "--json")
+    assert first.status == 0, first.err
+    again = served("export-data", "--to", str(tmp_path / "out"), "--json").json()
+    assert again["position"] >= first.json()["position"]
+    if again["position"] == first.json()["position"]:
+        assert again["written"] == 0
+    activity = pyarrow.parquet.read_table(tmp_path / "out" / "activity.parquet")
+    assert "ModelRegistered" in activity["type"].to_pylist()
