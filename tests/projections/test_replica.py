@@ -115,6 +115,7 @@ async def test_a_replica_of_a_log_without_steps_is_ready(client: Client) -> None
         assert replica.standing.ready
 
 
+@pytest.mark.slow
 async def test_a_replica_that_was_closed_goes_on_where_it_was(client: Client, tmp_path: Path, small: None) -> None:
     await append(client, "one", *history())
     file = tmp_path / "runs.duckdb"
@@ -132,6 +133,7 @@ async def test_a_replica_that_was_closed_goes_on_where_it_was(client: Client, tm
     assert asked[0] == position
 
 
+@pytest.mark.slow
 async def test_every_snapshot_is_true_at_the_position_that_it_names_while_events_come_in(
     client: Client, small: None
 ) -> None:
@@ -161,6 +163,7 @@ async def test_every_snapshot_is_true_at_the_position_that_it_names_while_events
         await assert_equal(client, replica)
 
 
+@pytest.mark.slow
 async def test_a_replica_of_another_log_starts_over(tmp_path: Path, small: None) -> None:
     async with serving(tmp_path / "first") as client:
         port = client.server.port
@@ -180,6 +183,7 @@ async def test_a_replica_of_another_log_starts_over(tmp_path: Path, small: None)
         await asyncio.to_thread(replica.close)
 
 
+@pytest.mark.slow
 async def test_what_the_log_has_purged_is_purged_here(tmp_path: Path) -> None:
     data = tmp_path / "data"
     async with serving(data) as client:

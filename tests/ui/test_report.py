@@ -166,6 +166,7 @@ class Api:
         return httpx.Response(200, json=body)
 
 
+@pytest.mark.slow
 async def test_a_file_that_would_be_too_large_has_fewer_points_and_never_more_than_three_megabytes() -> None:
     api = Api(saes=4)
     whole = await exported(api.gateway(), ["r0"])

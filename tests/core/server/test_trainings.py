@@ -198,6 +198,7 @@ async def test_deleting_removes_the_checkpoints_hides_the_training_and_keeps_its
     assert len(events["data"]) >= 12
 
 
+@pytest.mark.slow
 async def test_one_checkpoint_can_be_deleted_but_not_the_one_that_a_live_training_would_go_on_from(
     client: Client,
 ) -> None:
