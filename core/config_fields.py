@@ -54,3 +54,10 @@ def applies(field: str, values: Mapping[str, Any]) -> bool:
     if architecture in TRANSCODERS and field in ACTIVATION_FIELDS:
         return (values.get("activation") or "batchtopk") in ACTIVATION_FIELDS[field]
     return True
+
+
+def kind_of(config: TrainingConfig) -> str:
+    """The autoencoder that a configuration's sparsity works like: a transcoder's activation decides it."""
+    if config.architecture_type not in TRANSCODERS:
+        return config.architecture_type
+    return {"relu": "standard", "jumprelu": "jumprelu"}.get(config.activation or "", "batchtopk")

@@ -15,16 +15,14 @@ import msgspec
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import Reading, TrainingConfig
 
-from .activations.sources import BUFFER_BYTES, StoredActivations
+from .activations.sources import StoredActivations
 from .catalogue import absolute
-from .config_fields import ABOUT, ACTIVATION_FIELDS, TRANSCODERS, applies, only
+from .config_fields import ABOUT, ACTIVATION_FIELDS, TRANSCODERS, applies, kind_of, only
+from .estimate import Estimate, Known, estimate, width_of
 from .fields import Problem, convert_fields
 from .folder_rules import find_folder, folder_problems, folder_warnings
 from .variants import configurations, differences, merged
 from .variants import problems as variant_problems
-
-Known = ModelRegistered | StoredActivations
-"""What is known of where activations come from."""
 
 _UNIT_ROWS = ("topk", "batchtopk", "matryoshka")
 _PENALISED = ("standard", "gated", "jumprelu")
@@ -32,22 +30,6 @@ _PER_TOKEN = ("layer_norm", "constant_norm_rescale")
 
 _SPARSITY = frozenset({"architecture_type", "activation", "latent_dim", "k", "top_k_sparsity", "target_l0"})
 """What must be sound for defaults and limits of sparsity to mean anything."""
-
-
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a training will need.
-
-    `tokens` are read in all; `parameters` counts the weights of all its SAEs; `memory_bytes` is the peak on its
-    device, `memory` the same by part; `disk_bytes` is what a cache of activations takes; `seconds` is None where
-    nothing is known about this machine's speed.
-    """
-
-    tokens: int
-    parameters: int
-    memory_bytes: int
-    memory: dict[str, int]
-    disk_bytes: int = 0
-    seconds: float | None = None
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,14 +82,9 @@ def check(
     return Checked(
         config=None if unregistered else config,
         warnings=_warned(config, known),
-        estimate=estimate(config, known, flops_per_second=flops_per_second),
+        estimate=estimate(config, known, devices=devices or (), flops_per_second=flops_per_second),
         unregistered=tuple(unregistered),
     )
-
-
-def width_of(known: Known) -> int:
-    """Dimensions of the activations that an SAE reads."""
-    return known.width if isinstance(known, StoredActivations) else known.hidden_dim
 
 
 def resolve(config: TrainingConfig, known: Known) -> TrainingConfig:
@@ -145,7 +122,7 @@ def resolve(config: TrainingConfig, known: Known) -> TrainingConfig:
         if isinstance(known, ModelRegistered):
             default("target_layer_offset", 0)
         default("activation", "batchtopk")
-    kind = _kind(config)
+    kind = kind_of(config)
 
     wanted = max(1, min(50, width // 8))
     if kind in _UNIT_ROWS:
@@ -222,95 +199,10 @@ def _warned(config: TrainingConfig, known: Known | None) -> tuple[Problem, ...]:
     return (*common, *own)
 
 
-def _kind(config: TrainingConfig) -> str:
-    """The autoencoder that a configuration's sparsity works like: a transcoder's activation decides it."""
-    if config.architecture_type not in TRANSCODERS:
-        return config.architecture_type
-    return {"relu": "standard", "jumprelu": "jumprelu"}.get(config.activation or "", "batchtopk")
-
-
 def default_learning_rate(latents: int, steps: int) -> float:
     """2e-4 / sqrt(F / 2^14) (Gao et al. 2024, fig. 3), three times that in runs under 10,000 steps."""
     rate = 2e-4 / math.sqrt(latents / 2**14) * (3 if steps < 10_000 else 1)
     return min(max(rate, 1e-6), 1e-2)
-
-
-def estimate(config: TrainingConfig, known: Known, *, flops_per_second: float | None = None) -> Estimate:
-    """What a resolved configuration will need, from sizes alone."""
-    tokens = config.total_steps * config.batch_size
-    width = width_of(known)
-    given = known.target_width if isinstance(known, StoredActivations) else None
-    each = configurations(config)
-    widest = max(one.latent_dim or 0 for one in each)
-    transcoder = config.architecture_type in TRANSCODERS
-    hooks = _number_of_hooks(config)
-    weights = hooks * sum(_weights(one, width, given) for one in each)
-    on_gpu = config.device.startswith("cuda")
-    slots = min(2**19, max(tokens // 4, config.batch_size))
-    if isinstance(known, StoredActivations):
-        row = (width + (given or 0 if transcoder else 0)) * (4 if known.dtype == "float32" else 2)
-        affordable = max(BUFFER_BYTES, 2 * config.batch_size * row)
-        buffered, model, cached = min(slots * row, affordable) if config.shuffle else 0, 0, 0
-    else:
-        element = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2 if on_gpu else 4}[config.model_dtype]
-        buffered = slots * width * element * hooks * (2 if transcoder else 1)
-        cached = tokens * width * element * hooks * (2 if transcoder else 1) if config.cache else 0
-        model = (known.parameters or 12 * known.layers * width * width) * element
-    memory = {
-        # fp32 master weights, gradients and Adam's two moments
-        "weights": weights * 4,
-        "gradients": weights * 4,
-        "optimizer": weights * 8,
-        # pre-activations, their selection and the residual, of one SAE at a time
-        "step": 4 * config.batch_size * (2 * widest + 6 * max(width, given or 0)),
-        "buffer": buffered,
-        "language_model": model,
-    }
-    seconds = None
-    if flops_per_second:
-        seconds = tokens * flops_per_token(config, known) / flops_per_second
-    return Estimate(
-        tokens=tokens,
-        parameters=weights,
-        memory_bytes=sum(memory.values()),
-        memory=memory,
-        disk_bytes=cached,
-        seconds=seconds,
-    )
-
-
-def _number_of_hooks(config: TrainingConfig) -> int:
-    return 1 if config.activations else len(config.training_layers or ()) * len(config.hook_types or ())
-
-
-def _weights(config: TrainingConfig, width: int, given: int | None) -> int:
-    """How many numbers an SAE of a resolved configuration has, but for those of its latents' activation; `given` is the
-    width of what a transcoder gives, where it is another."""
-    latents = config.latent_dim or 0
-    if given is None or config.architecture_type not in TRANSCODERS:
-        given = width
-    skip = 0
-    if config.architecture_type == "skip":
-        skip = width * given if config.skip_rank is None else (width + given) * config.skip_rank
-    return (width + given) * latents + latents + given + skip
-
-
-def flops_per_token(config: TrainingConfig, known: Known) -> float:
-    """Floating-point operations that a token costs in a resolved configuration: the language model, where there is
-    one, up to the highest layer that is read, and forward and backward of every SAE (2nF(1 + 4k/F) where gradients live
-    on the active set)."""
-    language_model = 0.0
-    if isinstance(known, ModelRegistered):
-        share = (max(config.training_layers or (), default=0) + 1) / known.layers
-        language_model = 2 * (known.parameters or 12 * known.layers * known.hidden_dim**2) * share
-    saes = sum(_sae_flops(one, width_of(known)) for one in configurations(config))
-    return language_model + _number_of_hooks(config) * saes
-
-
-def _sae_flops(config: TrainingConfig, width: int) -> float:
-    latents = config.latent_dim or 0
-    active = config.k or (config.target_l0 or 0) * latents
-    return 2 * width * latents * (1 + 4 * active / max(latents, 1))
 
 
 def find_model(wanted: str, models: Iterable[ModelRegistered]) -> ModelRegistered | None:
@@ -505,7 +397,7 @@ def _resolved_problems(config: TrainingConfig) -> Iterator[Problem]:
             "target_l0",
             f"target_l0 is {config.target_l0:g} of {latents:,} latents; at most a quarter (0.25) may be active.",
         )
-    if config.target_l0 is not None and config.l1_alpha == 0 and _kind(config) in ("standard", "gated"):
+    if config.target_l0 is not None and config.l1_alpha == 0 and kind_of(config) in ("standard", "gated"):
         yield Problem(
             "l1_alpha",
             "l1_alpha is 0, from where target_l0 cannot steer it; give a start above 0, or leave it out.",
@@ -519,7 +411,7 @@ def _resolved_problems(config: TrainingConfig) -> Iterator[Problem]:
 
 def _penalty_warnings(config: TrainingConfig) -> Iterator[Problem]:
     """What is known of penalties: how a coefficient, a threshold or a bandwidth goes wrong."""
-    architecture = _kind(config)
+    architecture = kind_of(config)
     if architecture not in _PENALISED:
         return
     if config.normalize_decoder:
@@ -592,7 +484,7 @@ def _warnings(config: TrainingConfig, known: Known | None) -> Iterator[Problem]:
             "total_steps",
             f"{config.total_steps:,} steps are few: expect features that are far from learnt.",
         )
-    if _kind(config) == "jumprelu":
+    if kind_of(config) == "jumprelu":
         if config.target_l0 is not None:
             for field in ("sparsity_coeff", "l1_alpha"):
                 if getattr(config, field) is not None:

@@ -12,7 +12,8 @@ from duckdb import DuckDBPyConnection
 from core.activations.sources import StoredActivations
 from core.catalogue import InspectionFailed
 from core.commands import RegisterDataset, RegisterModel
-from core.config_rules import Checked, Estimate, check, find_dataset, find_model, flops_per_token
+from core.config_rules import Checked, check, find_dataset, find_model
+from core.estimate import Estimate, flops_per_token
 from core.fields import Problem
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import TrainingConfig

@@ -26,7 +26,7 @@ log = logging.getLogger("core.training")
 
 Pair = tuple[int, HookType]
 
-STARTING_TOKENS = 1_024
+STARTING_TOKENS = 512
 """How many tokens of the first batch the encoder's scale is fitted to."""
 
 LEAST_PART = 32

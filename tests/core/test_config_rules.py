@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import config_rules
 from core.config_rules import Checked, check, default_learning_rate, resolve
+from core.estimate import estimate
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import HookType, TrainingConfig
 
@@ -263,8 +263,8 @@ def test_memory_and_time_grow_with_what_is_trained() -> None:
     assert one.seconds is None
     config = checked().config
     assert config is not None
-    slow = config_rules.estimate(config, MODEL, flops_per_second=1e9).seconds
-    fast = config_rules.estimate(config, MODEL, flops_per_second=2e9).seconds
+    slow = estimate(config, MODEL, flops_per_second=1e9).seconds
+    fast = estimate(config, MODEL, flops_per_second=2e9).seconds
     assert slow is not None
     assert fast is not None
     assert slow == pytest.approx(2 * fast)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from core.commands import Description
-from core.config_rules import Estimate
+from core.estimate import Estimate
 from core.fields import Problem
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import StepTrained, TrainingConfig
