@@ -18,8 +18,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from core.activations.sources import SourceError, format_of, local_path
-from core.activations.stored import StoredActivations
+from core.activations.sources import SourceError, StoredActivations, format_of, local_path
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import HookType
 

@@ -15,7 +15,7 @@ import msgspec
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import Reading, TrainingConfig
 
-from .activations.stored import BUFFER_BYTES, StoredActivations
+from .activations.sources import BUFFER_BYTES, StoredActivations
 from .catalogue import absolute
 from .config_fields import ABOUT, ACTIVATION_FIELDS, TRANSCODERS, applies, only
 from .fields import Problem, convert_fields

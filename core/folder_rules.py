@@ -8,7 +8,7 @@ from typing import Any
 
 from events.training import TrainingConfig
 
-from .activations.stored import StoredActivations
+from .activations.sources import StoredActivations
 from .catalogue import absolute
 from .fields import Problem
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from core.activations.stored import StoredActivations
+from core.activations.sources import StoredActivations
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.control import TrainingCreated
 from events.disk import sync_folder

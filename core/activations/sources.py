@@ -1,10 +1,14 @@
-"""What a source of a model or data set is: a path, a hub id, or nothing. Imports no machine learning library."""
+"""What a source of a model, data set or stored activations is: a path, a hub id, or nothing; and what such activations
+are. Imports no machine learning library."""
 
 import os
 import re
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
+Dtype = Literal["float32", "bfloat16"]
 Format = Literal["text", "jsonl", "parquet", "hub"]
 
 # In the order in which a folder without a pattern is searched.
@@ -14,6 +18,45 @@ _SUFFIXES: dict[Format, tuple[str, ...]] = {
     "text": (".txt", ".md", ".text"),
 }
 _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
+
+
+HELD_OUT = 20
+"""One row of stored activations of so many is held out, at the end."""
+_MOST_HELD_OUT = 1 << 20
+
+BUFFER_BYTES = 2 << 30
+"""What the shuffle buffer of stored activations takes at most, in bytes, where two batches need no more."""
+
+
+class StoredActivations(msgspec.Struct, frozen=True, kw_only=True):
+    """What a folder of activations holds.
+
+    `source` is the folder, `width` the dimensions of `x`, `target_width` those of `t` where there is one; `rows` and
+    `size` (bytes) are of all its `files`.
+    """
+
+    source: str
+    width: int
+    target_width: int | None = None
+    dtype: Dtype
+    rows: int
+    files: int
+    size: int
+
+    @property
+    def held_out(self) -> int:
+        """How many rows at the end are held out."""
+        return min(max(1, self.rows // HELD_OUT), _MOST_HELD_OUT)
+
+    @property
+    def training_rows(self) -> int:
+        """How many rows can be trained on."""
+        return self.rows - self.held_out
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, of `x` and `t` together."""
+        return (self.width + (self.target_width or 0)) * (4 if self.dtype == "float32" else 2)
 
 
 class SourceError(ValueError):

@@ -16,20 +16,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 import numpy as np
 
-Dtype = Literal["float32", "bfloat16"]
+from .sources import Dtype, StoredActivations
 
-HELD_OUT = 20
-"""One row of so many is held out, at the end."""
-
-BUFFER_BYTES = 2 << 30
-"""What the shuffle buffer of a training takes at most, in bytes, where two batches need no more."""
-
-_MOST_HELD_OUT = 1 << 20
 _DTYPES: dict[str, tuple[Dtype, type[np.generic]]] = {"F32": ("float32", np.float32), "BF16": ("bfloat16", np.uint16)}
 _LONGEST_HEADER = 100 << 20
 _SAMPLED_FILES = 64
@@ -40,37 +32,6 @@ _BLOCKS = 16
 
 class ActivationsError(ValueError):
     """A folder that cannot be trained on; the message is one sentence for a person."""
-
-
-class StoredActivations(msgspec.Struct, frozen=True, kw_only=True):
-    """What a folder of activations holds.
-
-    `source` is the folder, `width` the dimensions of `x`, `target_width` those of `t` where there is one; `rows` and
-    `size` (bytes) are of all its `files`.
-    """
-
-    source: str
-    width: int
-    target_width: int | None = None
-    dtype: Dtype
-    rows: int
-    files: int
-    size: int
-
-    @property
-    def held_out(self) -> int:
-        """How many rows at the end are held out."""
-        return min(max(1, self.rows // HELD_OUT), _MOST_HELD_OUT)
-
-    @property
-    def training_rows(self) -> int:
-        """How many rows can be trained on."""
-        return self.rows - self.held_out
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row, of `x` and `t` together."""
-        return (self.width + (self.target_width or 0)) * (4 if self.dtype == "float32" else 2)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .buffer import ActivationBuffer, buffer_capacity
 from .hooks import Pair
-from .stored import BUFFER_BYTES, StoredActivations, StoredRows
+from .sources import BUFFER_BYTES, StoredActivations
+from .stored import StoredRows
 from .tokens import Progress
 
 _BLOCK_ROWS = 4_096

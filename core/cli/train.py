@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from core import run as runs
-from core.activations.stored import StoredActivations
+from core.activations.sources import StoredActivations
 from core.api import Api, ServerUnreachable
 from core.catalogue import (
     BUILTIN_DATASETS,

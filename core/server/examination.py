@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from duckdb import DuckDBPyConnection
 
-from core.activations.stored import StoredActivations
+from core.activations.sources import StoredActivations
 from core.catalogue import InspectionFailed
 from core.commands import RegisterDataset, RegisterModel
 from core.config_rules import Checked, Estimate, check, find_dataset, find_model, flops_per_token

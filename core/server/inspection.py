@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from core.activations.sources import SourceError, local_path, require_hub_id
-from core.activations.stored import StoredActivations
+from core.activations.sources import SourceError, StoredActivations, local_path, require_hub_id
 from core.catalogue import InspectionFailed, inspect_activations, inspect_dataset, inspect_model
 from core.commands import RegisterDataset, RegisterModel
 from events.catalog import DatasetRegistered, ModelRegistered

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from core.activations.sources import StoredActivations
 from core.activations.statistics import measure
-from core.activations.stored import StoredActivations, StoredRows, as_float32, open_folder
+from core.activations.stored import StoredRows, as_float32, open_folder
 from core.activations.stored_source import FileOrder, StoredPasses, shuffled
 from core.activations.tokens import Progress
 from events.training import TrainingConfig

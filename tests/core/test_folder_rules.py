@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from core.activations.stored import StoredActivations
+from core.activations.sources import StoredActivations
 from core.config_rules import Checked, check
 
 FOLDER = StoredActivations(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stored_folders import make_folder
 from torch import Tensor
 
-from core.activations import stored, stored_source
+from core.activations import sources, stored_source
 from core.activations.statistics import measure
 from core.activations.stored import open_folder
 from core.activations.stored_source import FileOrder, StoredPasses, shuffled, stored_capacity
@@ -137,7 +137,7 @@ def test_the_buffer_of_wide_rows_is_bounded_in_bytes(tmp_path: Path, monkeypatch
     assert facts.row_bytes == 64
     assert stored_capacity(facts, 10**9, 1_024) == (1 << 20) // 64
     assert stored_capacity(facts, 10**9, 4_096 * 16) == 2 * 4_096 * 16
-    assert stored.BUFFER_BYTES > 1 << 20
+    assert sources.BUFFER_BYTES > 1 << 20
 
 
 def test_statistics_are_of_rows_from_everywhere_in_the_folder(tmp_path: Path) -> None:
