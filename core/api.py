@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -117,6 +118,22 @@ class Api:
         if response.is_success:
             return _decoded(response, self.address.url)
         raise _refusal(response, self.address.url)
+
+    @contextmanager
+    def streamed(self, path: str, body: Any, *, timeout: float) -> Iterator[httpx.Response]:
+        """The answer to `POST path`, whose body comes piece by piece, each within `timeout` seconds."""
+        try:
+            with self._client.stream(
+                "POST", f"{self.address.url}{PREFIX}/{path}", json=body, timeout=timeout
+            ) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _refusal(response, self.address.url)
+                yield response
+        except httpx.TimeoutException as error:
+            raise ServerUnreachable(f"{self.address.url} did not answer in time.") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise ServerUnreachable(f"No server answers at {self.address.url} ({error}).") from error
 
     def training_id(self, wanted: str) -> str:
         """The id of the one training whose id begins with `wanted`.

@@ -80,6 +80,11 @@ class Settings:
         return self.data_dir / "exports"
 
     @property
+    def sql(self) -> Path:
+        """What the process that answers SQL keeps; all of it is made anew where it is missing."""
+        return self.data_dir / "sql"
+
+    @property
     def server_log(self) -> Path:
         """What a detached server and its children print."""
         return self.data_dir / "server.log"

@@ -91,10 +91,18 @@ _SCHEMAS: dict[str, Any] = {
     name: pa.schema([pa.field(c.name, c.arrow, c.nullable) for c in (*ENVELOPE, *columns)])
     for name, columns in FIELDS.items()
 }
+ARROW_SCHEMAS: dict[str, Any] = {
+    name: pa.schema([pa.field(c.name, c.arrow) for c in (*ENVELOPE, *columns)]) for name, columns in FIELDS.items()
+}
+"""How the events of every columnar type travel as Arrow."""
+
 _GETTERS: dict[str, Callable[[Any], tuple[Any, ...]]] = {
     name: attrgetter(*(c.name for c in columns)) if columns else lambda event: () for name, columns in FIELDS.items()
 }
 _ENCODERS = {"json": msgspec.json.Encoder(), "msgpack": msgspec.msgpack.Encoder()}
+
+COLD_SCHEMA = pa.schema([pa.field(c.name, c.arrow) for c in COLD])
+"""How cold events travel as Arrow."""
 
 _COLD_PART = ""
 
@@ -284,8 +292,29 @@ def batch_of(admitted: Sequence[Admitted]) -> Batch:
                 )
             )
     last = admitted[-1].position + len(admitted[-1].events) - 1
-    tables = {name: rows.table(name, recorded_at) for name, rows in columnar.items()}
+    tables = {name: rows.table(name, [recorded_at] * len(rows.events)) for name, rows in columnar.items()}
     return Batch(admitted[0].position, last, cold, payloads, tables)
+
+
+def batch_of_recorded(after: int, page: Sequence[Recorded]) -> Batch:
+    """The batch of all events after position `after` up to the last of `page`, as a follower without filters gets them.
+
+    Raises `ValueError` where a position is missing.
+    """
+    if [recorded.position for recorded in page] != list(range(after + 1, after + 1 + len(page))):
+        raise ValueError(f"Position {after + 1} was expected, and all from there on without a hole.")
+    cold: list[Recorded] = []
+    columnar: dict[str, _Rows] = {}
+    recorded_at: dict[str, list[int]] = {}
+    for recorded in page:
+        if recorded.data.columnar:
+            columnar.setdefault(recorded.type, _Rows()).take(recorded)
+            recorded_at.setdefault(recorded.type, []).append(recorded.recorded_at)
+        else:
+            cold.append(recorded)
+    payloads = [codec.encode(recorded.data, "json") for recorded in cold]
+    tables = {name: rows.table(name, recorded_at[name]) for name, rows in columnar.items()}
+    return Batch(after + 1, after + len(page), cold, payloads, tables)
 
 
 class _Rows:
@@ -313,9 +342,16 @@ class _Rows:
         self.occurred_at.append(run.occurred_at[offset])
         self.events.append(run.events[offset])
 
-    def table(self, name: str, recorded_at: int) -> Table:
+    def take(self, recorded: Recorded) -> None:
+        self.positions.append(recorded.position)
+        self.streams.append(recorded.stream)
+        self.versions.append(recorded.version)
+        self.occurred_at.append(recorded.occurred_at)
+        self.events.append(recorded.data)
+
+    def table(self, name: str, recorded_at: Sequence[int]) -> Table:
         values = zip(*map(_GETTERS[name], self.events), strict=True)
-        rows = [self.positions, self.streams, self.versions, self.occurred_at, [recorded_at] * len(self.events)]
+        rows = [self.positions, self.streams, self.versions, self.occurred_at, recorded_at]
         columns = (*ENVELOPE, *FIELDS[name])
         arrays = [pa.array(each, c.arrow) for each, c in zip((*rows, *values), columns, strict=True)]
         for array, column in zip(arrays, columns, strict=True):

@@ -311,13 +311,22 @@ class EventStore:
         )
 
     def read_batches(
-        self, after: int, *, upto: int | None = None, size: int = 50_000, types: Collection[str] | None = None
+        self,
+        after: int,
+        *,
+        upto: int | None = None,
+        size: int = 50_000,
+        types: Collection[str] | None = None,
+        **matching: Any,
     ) -> Iterator[Batch]:
-        """Everything after position `after` up to `upto` (None: the head when called), `size` positions at a time."""
+        """Everything after position `after` up to `upto` (None: the head when called), `size` positions at a time.
+
+        `matching` is what else `tables.load` can tell events by.
+        """
         end = self._bound(after, upto)
         while after < end:
             stop = min(end, after + size)
-            yield self._load(after, stop, types=types)
+            yield self._load(after, stop, types=types, **matching)
             after = stop
 
     def tail_position(

@@ -121,9 +121,9 @@ def rename(con: Connection) -> str:
 def insert(con: Connection, batch: Batch) -> None:
     """Adds a batch."""
     if batch.cold:
-        _execute(con, "insert into log_events select * from rows", cold_table(batch))
+        execute_with(con, "insert into log_events select * from rows", cold_table(batch))
     for type_, table in batch.columnar.items():
-        _execute(con, f"insert into {table_of(type_)} by name select * from rows", table)
+        execute_with(con, f"insert into {table_of(type_)} by name select * from rows", table)
 
 
 def head(con: Connection) -> int:
@@ -136,7 +136,7 @@ def save_stream_heads(con: Connection, heads: Mapping[str, StreamHead], position
     """Writes down where every stream ends at `position`."""
     con.execute("delete from streams")
     if heads:
-        _execute(con, "insert into streams select * from rows", heads_table(heads))
+        execute_with(con, "insert into streams select * from rows", heads_table(heads))
     # Not an update: that would keep the checkpoint that follows from being made beside readers.
     con.execute("delete from log_meta where key = 'streams_position'")
     con.execute("insert into log_meta values ('streams_position', ?)", [str(position)])
@@ -172,19 +172,23 @@ def load(
     streams: Collection[str] | None = None,
     types: Collection[str] | None = None,
     versions: tuple[int, int] | None = None,
+    columnar: bool = True,
 ) -> Batch:
-    """The matching events at positions after `after` up to `upto` (and versions after … up to)."""
+    """The matching events at positions after `after` up to `upto` (and versions after … up to).
+
+    Not `columnar`: without those of columnar types.
+    """
     where, params = _where(after, upto, streams)
     if versions is not None:
         where += " and version > ? and version <= ?"
         params += versions
-    columnar: dict[str, Table] = {}
-    for type_, fields in _columnar(types).items():
+    found: dict[str, Table] = {}
+    for type_, fields in _columnar(types if columnar else ()).items():
         table = _select(con, table_of(type_), (*ENVELOPE, *fields), where, params)
         if table.num_rows:
-            columnar[type_] = table
+            found[type_] = table
     cold, payloads = _load_cold(con, where, params, types)
-    return Batch(after + 1, upto, cold, payloads, columnar)
+    return Batch(after + 1, upto, cold, payloads, found)
 
 
 def positions(
@@ -260,6 +264,28 @@ def _load_cold(
     return cold, payloads
 
 
-def _execute(con: Connection, statement: str, rows: Table) -> None:
-    """Runs a statement that reads the Arrow table `rows`, which DuckDB finds by the name of this argument."""
-    con.execute(statement)
+def execute_with(con: Connection, statement: str, rows: Table) -> list[tuple[Any, ...]]:
+    """What comes of a statement that reads the Arrow table `rows`, which DuckDB finds by the name of this argument."""
+    if isinstance(con, Sealed):
+        return con.execute_with(statement, rows)
+    return con.execute(statement).fetchall()
+
+
+class Sealed:
+    """A connection to a database that reaches nothing outside itself, and so finds no Arrow table by its name.
+
+    `execute_with` registers the table for the statement, at twice the cost.
+    """
+
+    def __init__(self, con: Any) -> None:
+        self._con = con
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._con, name)
+
+    def execute_with(self, statement: str, rows: Table) -> list[tuple[Any, ...]]:
+        self._con.register("rows", rows)
+        try:
+            return self._con.execute(statement).fetchall()
+        finally:
+            self._con.unregister("rows")

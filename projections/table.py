@@ -15,6 +15,8 @@ import pyarrow as _pyarrow  # pyright: ignore[reportMissingTypeStubs]
 from duckdb import DuckDBPyConnection
 from msgspec import Meta
 
+from events.tables import execute_with
+
 pa: Any = _pyarrow
 
 Json = Annotated[str, Meta(extra={"column": "JSON"})]
@@ -181,26 +183,27 @@ def first(con: DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()) 
 
 
 def _insert(con: DuckDBPyConnection, name: str, rows: Any) -> None:
-    con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM rows")
+    execute_with(con, f"INSERT INTO {name} BY NAME SELECT * FROM rows", rows)
 
 
 def _insert_missing(con: DuckDBPyConnection, name: str, key: Iterable[str], rows: Any) -> None:
-    con.execute(f"INSERT INTO {name} BY NAME SELECT rows.* FROM rows ANTI JOIN {name} USING ({', '.join(key)})")
+    anti = f"ANTI JOIN {name} USING ({', '.join(key)})"
+    execute_with(con, f"INSERT INTO {name} BY NAME SELECT rows.* FROM rows {anti}", rows)
 
 
 def _update(con: DuckDBPyConnection, name: str, key: Iterable[str], columns: Iterable[str], rows: Any) -> int:
     values = ", ".join(f'"{column}" = rows."{column}"' for column in columns)
-    # DuckDB looks for `rows` in the frame that executes the statement, and only there.
-    changed = con.execute(f"UPDATE {name} SET {values} FROM rows WHERE {_matches(name, key, 'rows')}").fetchall()
+    statement = f"UPDATE {name} SET {values} FROM rows WHERE {_matches(name, key)}"
+    changed = execute_with(con, statement, rows)
     return changed[0][0] if changed else 0
 
 
 def _delete(con: DuckDBPyConnection, name: str, key: Iterable[str], keys: Any) -> None:
-    con.execute(f"DELETE FROM {name} USING keys WHERE {_matches(name, key, 'keys')}")
+    execute_with(con, f"DELETE FROM {name} USING rows WHERE {_matches(name, key)}", keys)
 
 
-def _matches(name: str, key: Iterable[str], other: str) -> str:
-    return " AND ".join(f"{name}.{column} = {other}.{column}" for column in key)
+def _matches(name: str, key: Iterable[str]) -> str:
+    return " AND ".join(f"{name}.{column} = rows.{column}" for column in key)
 
 
 def _table(types: dict[str, Any], rows: Sequence[tuple[Any, ...]]) -> Any:

@@ -25,6 +25,7 @@ from events.status import Status, TrainingState, evolve
 from events.streams import TRAINING
 from events.training import MetricsLogged, Sae, StepTrained, TrainingConfig, TrainingResumed, TrainingStarted
 
+from .filters import group_key, where
 from .metrics import STEPS, counted
 from .projection import Projection, QueryRefused, at_least, one_of, training_of, words
 from .table import Changes, Json, Table
@@ -463,6 +464,9 @@ def list_(
     *,
     status: str | None = None,
     q: str | None = None,
+    conditions: str | None = None,
+    tags: str | None = None,
+    group: str | None = None,
     sort: str = "-created",
     limit: int = 50,
     offset: int = 0,
@@ -471,27 +475,48 @@ def list_(
     """A page of the trainings, and how many there are of each status, whatever `status`, `limit` and `offset` say.
 
     `status` may be several, separated by commas. Every word of `q` is looked for in id, name, model, data sets, tags
-    and note, whatever its case. `sort` is one of the names in the error's list, with `-` before it for descending;
-    trainings without a value come last. `deleted` shows the deleted ones instead. Raises `QueryRefused`.
+    and note, whatever its case. `conditions` are on the configuration, as `filters.where` reads them; of `tags`,
+    separated by commas, a training has all. `sort` is one of the names in the error's list, with `-` before it for
+    descending; trainings without a value come last. With a `group` (`status`, `tag` or a field) what is the same in it
+    stands together. `deleted` shows the deleted ones instead. Raises `QueryRefused`.
     """
     limit, offset = at_least("limit", limit, 1), at_least("offset", offset, 0)
     column = SORTS[one_of("sort", sort.removeprefix("-"), tuple(SORTS))]
     direction = "DESC" if sort.startswith("-") else "ASC"
     statuses = _statuses(status)
-    parameters: list[object] = [deleted]
-    search = ""
-    for word in words(q):
-        search += f" AND contains({_SEARCHED}, ?)"
-        parameters.append(word)
-    matching = f"{_SHOWN} AND deleted = ?{search}"
+    matching, parameters = _matching(q, conditions, tags, deleted)
     counts = dict(con.execute(f"SELECT status, count(*) FROM ({matching}) GROUP BY status", parameters).fetchall())
     chosen = f"WHERE status IN ({', '.join('?' * len(statuses))})" if statuses else ""
+    together = f"{group_key(group)} NULLS LAST, " if group else ""
     found = con.execute(
-        f"SELECT {', '.join(_COLUMNS)} FROM ({matching}) {chosen} ORDER BY {column} {direction} NULLS LAST,"
+        f"SELECT {', '.join(_COLUMNS)} FROM ({matching}) {chosen} ORDER BY {together}{column} {direction} NULLS LAST,"
         f" id {direction} LIMIT {limit} OFFSET {offset}",
         [*parameters, *statuses],
     ).fetchall()
     return [_row(values) for values in found], counts
+
+
+def tags_in_use(con: DuckDBPyConnection) -> dict[str, int]:
+    """Every tag of a training that is not deleted, with how many have it, the commonest first."""
+    found = con.execute(
+        f"SELECT tag, count(*) AS number FROM (SELECT unnest(tags) AS tag FROM {TRAININGS.name}"
+        " WHERE NOT deleted AND created_at IS NOT NULL) GROUP BY tag ORDER BY number DESC, tag"
+    ).fetchall()
+    return dict(found)
+
+
+def _matching(q: str | None, conditions: str | None, tags: str | None, deleted: bool) -> tuple[str, list[object]]:
+    """SQL for all trainings that a search finds, whatever their status, and its parameters."""
+    sql, parameters = f"{_SHOWN} AND deleted = ?", list[object]([deleted])
+    for word in words(q):
+        sql += f" AND contains({_SEARCHED}, ?)"
+        parameters.append(word)
+    for tag in (each.strip() for each in (tags or "").split(",")):
+        if tag:
+            sql += " AND list_contains(tags, ?)"
+            parameters.append(tag)
+    more, values = where(conditions)
+    return sql + more, [*parameters, *values]
 
 
 def _statuses(status: str | None) -> list[str]:

@@ -22,8 +22,10 @@ from tornado.ioloop import IOLoop
 from events.wire import ACTOR_HEADER
 
 from . import theme
+from .downloads import ExportHandler
 from .feed import Feed
 from .gateway import Gateway
+from .pages.compare import ComparePage
 from .pages.new_training import NewTrainingPage
 from .pages.templates import TemplatesPage
 from .pages.training import TrainingPage
@@ -43,6 +45,8 @@ def find_page(session: Session, route: Route) -> View:
     match route.get("page"):
         case "new":
             return NewTrainingPage(session, route)
+        case "compare":
+            return ComparePage(session, route)
         case "templates":
             return TemplatesPage(session, route)
     return TrainingsPage(session, route)
@@ -103,6 +107,7 @@ def start(gateway: Gateway, feed: Feed, **where: Any) -> Any:
         # them. Who acts is worth something only together with our own token.
         include_headers=["Host", ACTOR_HEADER],
         include_cookies=[theme.COOKIE],
+        extra_patterns=[(r"/export\.html", ExportHandler, {"gateway": gateway})],
         unused_session_lifetime_milliseconds=_LOST_SESSION_MS,
         check_unused_sessions_milliseconds=_LOST_SESSION_MS // 2,
         **where,

@@ -71,6 +71,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: int | None = None
     actor: str | None = None
     retry_of: str | None = None
+    tags: tuple[str, ...] = ()
     loss: float | None = None
     l0: float | None = None
     fvu: float | None = None
@@ -138,6 +139,35 @@ class CheckpointPage(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What one SAE was worth on held-out text: figures as in `EvaluationMade`, `timestamp` in µs since 1970."""
+
+    step: int
+    sae: int = 0
+    timestamp: int = 0
+    tokens: int = 0
+    fvu: float | None = None
+    l0: float | None = None
+    dead_latents: int = 0
+    dense_latents: int = 0
+    duplicate_latents: int = 0
+    ce_clean: float | None = None
+    ce_spliced: float | None = None
+    kl_spliced: float | None = None
+    loss_recovered: float | None = None
+    shrinkage: float | None = None
+    density_histogram: tuple[int, ...] = ()
+    verdict: str | None = None
+    reasons: tuple[str, ...] = ()
+
+
+class EvaluationPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A training's evaluations in order of step and SAE, and the position that they are true at."""
+
+    data: tuple[Evaluation, ...]
+    position: int
+
+
 class Deed(msgspec.Struct, frozen=True, kw_only=True):
     """An event that `actor` caused; `data` holds its fields, `timestamp` is in µs since 1970."""
 
@@ -163,10 +193,14 @@ class Deleted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Some of the trainings, the number of all that the search finds by status, and the position they are true at."""
+    """Some of the trainings, the number of all that the search finds by status, and the position they are true at.
+
+    `tags` are all that are in use, with the number of trainings that have each.
+    """
 
     data: tuple[Training, ...]
     counts: dict[str, int] = {}
+    tags: dict[str, int] = {}
     position: int = 0
 
 
@@ -314,14 +348,29 @@ class Gateway:
         await self._client.aclose()
 
     async def trainings(
-        self, *, statuses: Sequence[str] = (), q: str = "", limit: int = 50, offset: int = 0
+        self,
+        *,
+        statuses: Sequence[str] = (),
+        q: str = "",
+        where: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        group: str = "",
+        sort: str = "",
+        limit: int = 50,
     ) -> TrainingPage:
-        """Trainings, newest first: those in one of `statuses` (all where empty) that match `q`."""
-        query: dict[str, Any] = {"limit": limit, "offset": offset}
-        if statuses:
-            query["status"] = ",".join(statuses)
-        if q:
-            query["q"] = q
+        """Trainings in one of `statuses` (all where empty) that match `q`, have all `tags` and meet all of `where`.
+
+        Newest first, or as `sort` and `group` say.
+        """
+        asked = {
+            "status": ",".join(statuses),
+            "q": q,
+            "where": ";".join(where),
+            "tags": ",".join(tags),
+            "group": group,
+            "sort": sort,
+        }
+        query = {"limit": limit, **{name: value for name, value in asked.items() if value}}
         return await self._get("trainings", TrainingPage, query)
 
     async def training(self, training_id: str) -> tuple[Training, int]:
@@ -365,6 +414,10 @@ class Gateway:
         """Remove a checkpoint's files."""
         await self._send("DELETE", f"trainings/{quote(training_id, safe='')}/checkpoints/{step}")
 
+    async def evaluations(self, training_id: str) -> EvaluationPage:
+        """The training's evaluations, in order of step and SAE."""
+        return await self._get(f"trainings/{quote(training_id, safe='')}/evaluations", EvaluationPage)
+
     async def activity(self, training_id: str, *, limit: int = 50, before: int | None = None) -> ActivityPage:
         """The newest of what was done with the training (before a position), the newest first."""
         query = {"limit": limit} if before is None else {"limit": limit, "before": before}
@@ -383,6 +436,10 @@ class Gateway:
     async def rename_training(self, training_id: str, name: str) -> None:
         """Give the training another name."""
         await self._send("PATCH", f"trainings/{quote(training_id, safe='')}", json={"name": name})
+
+    async def tag_training(self, training_id: str, tags: Sequence[str]) -> None:
+        """Give the training these tags and no others."""
+        await self._send("PATCH", f"trainings/{quote(training_id, safe='')}", json={"tags": list(tags)})
 
     async def delete_training(self, training_id: str) -> Deleted:
         """Hide a training that is not at work and remove its checkpoints."""

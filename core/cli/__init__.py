@@ -157,6 +157,44 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--to", type=Path, metavar="FOLDER", help="where to write (default: ./ID-step-N)")
 
+    html = command(
+        "export-html", "report:export_html", "write trainings into one file that opens anywhere", client, as_json
+    )
+    html.add_argument("ids", nargs="+", metavar="ID", help="one training, or up to ten to be compared")
+    html.add_argument("--to", type=Path, metavar="FILE", help="where to write (default: ./ID.html)")
+    sql = command("sql", "sql:sql", "answer a question in SQL about everything that the log holds", client, as_json)
+    sql.add_argument("statement", nargs="?", metavar="STATEMENT", help="the question (default: from standard input)")
+    sql.add_argument(
+        "--format",
+        choices=("table", "csv", "json", "parquet", "arrow"),
+        default="table",
+        help="how to print the answer (default: table)",
+    )
+    sql.add_argument(
+        "--set", dest="values", action="append", default=[], metavar="NAME=VALUE", help="a value for $NAME"
+    )
+    sql.add_argument("--limit", type=_count, metavar="N", help="rows at most (default: 10,000; 1,000,000 as a file)")
+    sql.add_argument("--seconds", type=_seconds, default=30.0, metavar="S", help="how long it may take (default: 30)")
+    sql.add_argument("--schema", action="store_true", help="print which views there are, and what their columns mean")
+    replicate = command(
+        "replicate", "replicate:replicate", "bring a DuckDB file of your own up to the log's head", client, as_json
+    )
+    replicate.add_argument("--db", type=Path, required=True, metavar="FILE", help="a replica, or a new file")
+    replicate.add_argument(
+        "--follow", action="store_true", help="keep it there until Ctrl-C; it can be opened after that"
+    )
+
+    export_data = command(
+        "export-data",
+        "replicate:export_data",
+        "write everything as Parquet files, or what has changed",
+        client,
+        as_json,
+    )
+    export_data.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="a folder, of an earlier export or new"
+    )
+
     command("rebuild", "maintenance:rebuild", "make every projection anew from the log", client, as_json)
     command(
         "verify",

@@ -33,6 +33,7 @@ from projections.runner import Projections
 from . import openapi, problems
 from .access import Access, read_or_make_token, user_actor
 from .adoption import adopt
+from .analyst import Analyst
 from .api.operation import JSON, PREFIX, Operation
 from .api.table import OPERATIONS
 from .child import Child, runtime_folder
@@ -119,6 +120,7 @@ async def open_studio(
         )
         studio.inspections = Inspections()
         studio.maintenance = Maintenance(studio)
+        studio.analyst = Analyst(studio)
         await studio.refresh_devices()
         studio.launcher = Launcher(studio, launch)
         await _register_builtin(studio)
@@ -140,6 +142,7 @@ async def open_studio(
             if studio.dashboard is not None and studio.proxy is not None:
                 await studio.proxy.close()
                 await studio.dashboard.stop()
+            await studio.analyst.stop()
             await studio.launcher.stop()
             await studio.maintenance.stop()
     finally:

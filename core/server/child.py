@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import stat
 import tempfile
 import time
@@ -70,6 +71,12 @@ class Child:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         self.socket.unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        """End the process at once; another one takes its place."""
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     async def _supervise(self) -> None:
         delay = 0.5

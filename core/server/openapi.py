@@ -21,6 +21,7 @@ _REFUSALS = {
     413: "The body is too long.",
     415: "The body is not JSON.",
     422: "The body's fields have problems; `errors` names each.",
+    503: "It cannot be answered at this moment; `Retry-After` says when to ask again.",
     507: "The disk of the log is full; nothing was changed.",
 }
 

@@ -26,6 +26,7 @@ from .devices import Device, list_devices
 from .journal import Journal, dated
 
 if TYPE_CHECKING:
+    from .analyst import Analyst
     from .child import Child
     from .inspection import Inspections
     from .launcher import Launcher
@@ -61,6 +62,7 @@ class Studio:
     launcher: Launcher = field(init=False)
     inspections: Inspections = field(init=False)
     maintenance: Maintenance = field(init=False)
+    analyst: Analyst = field(init=False)
     dashboard: Child | None = None
     proxy: Proxy | None = None
     _devices_at: float = float("-inf")

@@ -163,6 +163,18 @@ class Tab:
             name,
         )
 
+    def compared(self, metric: str, line: str) -> dict[str, Any]:
+        """What a line of compared runs is drawn from and how: `step`, `colour`, `alpha`; empty without it."""
+        return self.page.evaluate(
+            _with_view("""([chart, name]) => {
+                const line = find(chart)?.model.renderers.find(one => one.data_source.name === name)
+                if (!line) return {step: []}
+                const {line_color: {value: colour}, line_alpha: {value: alpha}} = line.glyph
+                return {step: Array.from(line.data_source.data.step ?? []), colour, alpha}
+            }"""),
+            [f"compare-{metric}", f"{metric}-{line}"],
+        )
+
     def ranges(self, name: str) -> dict[str, tuple[float, float]]:
         """The ends of a chart's axes."""
         return self.page.evaluate(

@@ -22,12 +22,13 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from events.codec import encode
-from events.control import TrainingCreated, TrainingDeleted, TrainingRenamed
+from events.control import TrainingCreated, TrainingDeleted, TrainingRenamed, TrainingTagged
 from events.event import Event, event_type
 from events.log import LogWritten
 from events.training import (
     CheckpointDeleted,
     CheckpointSaved,
+    EvaluationMade,
     Sae,
     StepTrained,
     TrainingConfig,
@@ -69,6 +70,34 @@ def step_of(step: int, sae: int = 0, *, total: int = 2_000, loss: float | None =
         tokens=step * 1024,
         tokens_per_second=38_000 + 900 * ((step * 17) % 11) / 11,
     )
+
+
+def evaluation_of(step: int, sae: int = 0, *, total: int = 2_000, **figures: Any) -> EvaluationMade:
+    """An evaluation as a trainer makes it: all gets better, and some latents never fire."""
+    left = 2.0 ** (-step / (total / 5))
+    never = int(40 + 400 * left)
+    bins = [round(220 * 2.718 ** (-(((index - 33 - 3 * sae) / 7) ** 2))) for index in range(60)]
+    bins[53] = 6
+    made = EvaluationMade(
+        step=step,
+        sae=sae,
+        tokens=16_384,
+        fvu=0.12 + 0.03 * sae + 0.5 * left,
+        l0=16.0 + 20 * left,
+        dead_latents=never // 2,
+        dense_latents=6,
+        duplicate_latents=11 + sae,
+        ce_clean=3.41,
+        ce_spliced=3.47 + 0.8 * left,
+        ce_ablated_zero=9.2,
+        ce_ablated_mean=7.9,
+        kl_spliced=0.04 + 0.6 * left,
+        loss_recovered=1 - (0.06 + 0.8 * left) / 5.79,
+        shrinkage=0.98 - 0.1 * left,
+        density_histogram=(*bins, never),
+        verdict="good",
+    )
+    return msgspec.structs.replace(made, **figures)
 
 
 class Studio:
@@ -230,6 +259,7 @@ class Studio:
                 Route(f"{prefix}/trainings/{{id}}", self._change, methods=["PATCH", "DELETE"]),
                 Route(f"{prefix}/trainings/{{id}}/checkpoints", self._checkpoints),
                 Route(f"{prefix}/trainings/{{id}}/checkpoints/{{step}}", self._delete_checkpoint, methods=["DELETE"]),
+                Route(f"{prefix}/trainings/{{id}}/evaluations", self._evaluations),
                 Route(f"{prefix}/trainings/{{id}}/activity", self._activity),
                 Route(f"{prefix}/trainings/{{id}}/metrics", self._metrics),
                 Route(f"{prefix}/trainings/{{id}}/logs", self._logs),
@@ -255,16 +285,39 @@ class Studio:
 
     async def _trainings(self, request: Request) -> Response:
         with self.lock:
-            q = request.query_params.get("q", "").lower()
-            statuses = [name for name in request.query_params.get("status", "").split(",") if name]
-            found = [row for row in self.trainings.values() if q in row["name"].lower()]
+            query = request.query_params
+            q = query.get("q", "").lower()
+            statuses = [name for name in query.get("status", "").split(",") if name]
+            wanted = {tag for tag in query.get("tags", "").split(",") if tag}
+            found = [
+                row
+                for row in self.trainings.values()
+                if q in row["name"].lower()
+                and wanted <= set(row.get("tags", ()))
+                and all(self._meets(row, one) for one in query.get("where", "").split(";") if one)
+            ]
             counts: dict[str, int] = {}
+            tags: dict[str, int] = {}
             for row in found:
                 counts[row["status"]] = counts.get(row["status"], 0) + 1
+            for tag in (tag for row in self.trainings.values() for tag in row.get("tags", ())):
+                tags[tag] = tags.get(tag, 0) + 1
             shown = [row for row in found if not statuses or row["status"] in statuses]
             shown.sort(key=lambda row: -row["created_at"])
-            shown = shown[: int(request.query_params.get("limit", 50))]
-            return self._answer(request, {"data": shown, "counts": counts, "position": self.head})
+            sort, group = query.get("sort", "-created"), query.get("group")
+            if sort.removeprefix("-") != "created":
+                shown.sort(key=lambda row: row[sort.removeprefix("-")], reverse=sort.startswith("-"))
+            if group:
+                shown.sort(key=lambda row: str(getattr(row["config"], group, row.get(group))))
+            shown = shown[: int(query.get("limit", 50))]
+            return self._answer(request, {"data": shown, "counts": counts, "tags": tags, "position": self.head})
+
+    @staticmethod
+    def _meets(row: dict[str, Any], condition: str) -> bool:
+        """Whether a configuration has what `FIELD=VALUE` says; of `FIELD>=VALUE`, at least that."""
+        name, sign, value = condition.partition(">=" if ">=" in condition else "=")
+        held = getattr(row["config"], name, None)
+        return str(held) == value if sign == "=" else held is not None and held >= float(value)
 
     async def _training(self, request: Request) -> Response:
         with self.lock:
@@ -329,6 +382,10 @@ class Studio:
         body = await request.json() if request.method == "PATCH" else None
         if answer := self._missing(request) or self._refused(request):
             return answer
+        if body is not None and "tags" in body:
+            self.set(one, tags=body["tags"])
+            self.emit(one, TrainingTagged(tags=tuple(body["tags"])), stream="control", actor="user:ada")
+            return self._answer(request, {**self.trainings[one], "position": self.head})
         if body is not None:
             self.set(one, name=body["name"])
             self.emit(one, TrainingRenamed(name=body["name"]), stream="control", actor="user:ada")
@@ -359,6 +416,17 @@ class Studio:
         with self.lock:
             found = self.checkpoints(request.path_params["id"])
             return self._missing(request) or self._answer(request, {"data": found, "position": self.head})
+
+    async def _evaluations(self, request: Request) -> Response:
+        stream = f"training-{request.path_params['id']}"
+        with self.lock:
+            found = {
+                (event.step, event.sae): {**msgspec.to_builtins(event), "timestamp": raw.occurred_at}
+                for event, raw in self.events
+                if isinstance(event, EvaluationMade) and raw.stream == stream
+            }
+            rows = [found[key] for key in sorted(found)]
+            return self._missing(request) or self._answer(request, {"data": rows, "position": self.head})
 
     async def _delete_checkpoint(self, request: Request) -> Response:
         if refused := self._refused(request):

@@ -240,6 +240,7 @@ def test_logged_metrics_are_preempted_and_down_sampled_like_steps(log: Log) -> N
     assert max(table["reward"].to_pylist()) == 1_000.0
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     rounds=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 6), st.integers(0, 5)), min_size=1, max_size=8),

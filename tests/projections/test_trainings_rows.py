@@ -28,7 +28,7 @@ from events.training import (
     TrainingResumed,
     TrainingStarted,
 )
-from projections import trainings
+from projections import filters, trainings
 from projections.projection import QueryRefused
 from projections.trainings import TrainingRow
 
@@ -191,9 +191,83 @@ def test_a_list_is_sorted_as_asked_with_unknown_values_last(log: Log) -> None:
         assert len(names(log, sort=sort)) == 4
 
 
+def test_trainings_are_found_by_any_field_of_their_configuration(log: Log) -> None:
+    common: dict[str, Any] = {"model": "Owner/Model's", "datasets": ("one",)}
+    for name, config in (
+        ("a", TrainingConfig(**common, k=16, learning_rate=1e-4, training_layers=(6, 8))),
+        ("b", TrainingConfig(**{**common, "datasets": ("one", "two")}, k=32, learning_rate=2e-4)),
+        ("c", TrainingConfig(**common, architecture_type="batchtopk", auto_resume=True, learning_rate=0.005)),
+        ("d", None),
+    ):
+        log.append((f"control-{name}", TrainingCreated(name=name, config=config)))
+    for conditions, found in {
+        "k=32": "b",
+        "k>=16; learning_rate<0.00015": "a",
+        "k != 16": "bcd",
+        "architecture_type=TopK": "ab",
+        "architecture_type~TOP": "abc",
+        "datasets=two": "b",
+        "datasets!=two": "acd",
+        "training_layers=6": "a",
+        "auto_resume=on": "c",
+        "k=none": "cd",
+        "k!=none": "ab",
+        "model=Owner/Model's; k=16": "a",
+        "batch_size=4,096": "abc",
+        "total_steps>1e6": "",
+        " ; ": "abcd",
+    }.items():
+        assert names(log, conditions=conditions, sort="name") == list(found), conditions
+        assert sum(trainings.list_(log.con, conditions=conditions, limit=1)[1].values()) == len(found)
+
+
+def test_every_field_can_be_asked_for_and_grouped_by(log: Log) -> None:
+    log.append((C, TrainingCreated(name="a", config=CONFIG)))
+    for field in filters.KINDS:
+        assert names(log, conditions=f"{field}=none") + names(log, conditions=f"{field}!=none") == ["a"]
+        assert names(log, group=field) == ["a"]
+
+
+def test_trainings_are_found_and_grouped_by_tag(log: Log) -> None:
+    for name, tags in (("a", ("wide", "kept")), ("b", ("old",)), ("c", ()), ("d", ("wide",))):
+        log.append((f"control-{name}", TrainingCreated(name=name)), (f"control-{name}", TrainingTagged(tags=tags)))
+    assert names(log, tags="wide", sort="name") == ["a", "d"]
+    assert names(log, tags="wide, kept") == ["a"]
+    assert names(log, tags="wid") == []
+    assert names(log, group="tag", sort="name") == ["b", "a", "d", "c"]
+    assert trainings.tags_in_use(log.con) == {"wide": 2, "kept": 1, "old": 1}
+    log.append(("control-a", TrainingDeleted()))
+    assert trainings.tags_in_use(log.con) == {"old": 1, "wide": 1}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        ("k", "is not FIELD"),
+        ("depth=3", "is not known"),
+        ("k=many", "k is a number"),
+        ("datasets>a", "datasets is a list"),
+        ("model>a", "model is not a number"),
+        ("k<none", "only = and !="),
+        ("k'=1", "is not FIELD"),
+        (";".join(["k=1"] * 21), "at most 20"),
+    ],
+)
+def test_a_condition_that_makes_no_sense_is_refused_with_what_is_allowed(log: Log, conditions: str, said: str) -> None:
+    with pytest.raises(QueryRefused, match=said) as refused:
+        trainings.list_(log.con, conditions=conditions)
+    assert refused.value.field == "where"
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
-    [({"status": "asleep"}, "status"), ({"sort": "mood"}, "sort"), ({"limit": 0}, "limit"), ({"offset": -1}, "offset")],
+    [
+        ({"group": "mood"}, "group"),
+        ({"status": "asleep"}, "status"),
+        ({"sort": "mood"}, "sort"),
+        ({"limit": 0}, "limit"),
+        ({"offset": -1}, "offset"),
+    ],
 )
 def test_a_list_that_makes_no_sense_is_refused(log: Log, query: dict[str, Any], field: str) -> None:
     with pytest.raises(QueryRefused) as refused:

@@ -13,6 +13,7 @@ from events.log import LogWritten
 from events.status import RESUMABLE, Status
 from events.training import Sae, StepTrained, TrainingConfig, TrainingPaused
 from ui.gateway import Training
+from ui.state import training_list
 from ui.state import trainings as state
 
 CONFIG = TrainingConfig(
@@ -76,7 +77,7 @@ def recorded(position: int, event: Event) -> Recorded:
 def test_every_status_has_its_words_its_tone_and_a_filter(status: str) -> None:
     assert state.LABELS[status]
     assert state.TONES[status]
-    assert sum(status in statuses for statuses in state.FILTERS.values()) == 1
+    assert sum(status in statuses for statuses in training_list.FILTERS.values()) == 1
 
 
 @pytest.mark.parametrize("status", get_args(Status))
@@ -181,7 +182,7 @@ def test_the_target_line_is_what_the_configuration_wants(fields: dict[str, Any],
 
 def test_filters_count_all_that_is_found_and_what_is_on_its_way_is_running() -> None:
     counts = {"running": 2, "pausing": 1, "failed": 1, "completed": 40}
-    shown = state.list_page(state.ListView(status="running"), [training()], counts, now=NOW)
+    shown = training_list.list_page(training_list.ListView(status="running"), [training()], counts, now=NOW)
     assert [(one["label"], one["count"]) for one in shown["filters"]] == [
         ("All", 44),
         ("Running", 3),
@@ -192,7 +193,7 @@ def test_filters_count_all_that_is_found_and_what_is_on_its_way_is_running() -> 
 
 
 def test_a_filter_that_nothing_passes_stays_in_sight() -> None:
-    shown = state.list_page(state.ListView(status="paused"), [], {"running": 1}, now=NOW)
+    shown = training_list.list_page(training_list.ListView(status="paused"), [], {"running": 1}, now=NOW)
     assert ("Paused", 0) in [(one["label"], one["count"]) for one in shown["filters"]]
     assert shown["matching"] == 0
     assert shown["searching"]

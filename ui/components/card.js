@@ -30,8 +30,10 @@ export function render({model, view}) {
   }
   const heading = el("div", {class: "heading"}, name, pencil)
   const status = el("span", {class: "status quiet", "aria-live": "polite"})
+  const verdict = el("span", {class: "status quiet verdict", "data-verdict": ""})
   const chips = el("div", {class: "chips"})
   const buttons = el("div", {class: "buttons"})
+  const links = el("div", {class: "links"})
   const refusal = el("div", {class: "notice warn", role: "alert", hidden: true}, el("span"),
     el("button", {type: "button", class: "text", onclick: () => act({type: "dismiss"})}, "Close"))
   const deleting = el("div", {class: "notice bad", role: "alertdialog", "aria-label": "Delete this training", hidden: true,
@@ -50,7 +52,8 @@ export function render({model, view}) {
   const bones = el("div", {class: "bones", "aria-hidden": "true"},
     el("div", {class: "bone wide"}), el("div", {class: "bone"}), el("div", {class: "bone tall"}))
   const whole = el("div", {class: "whole", hidden: true},
-    el("div", {class: "top"}, el("div", {class: "title"}, heading, form, status, chips), buttons),
+    el("div", {class: "top"}, el("div", {class: "title"}, heading, form, status, verdict, chips),
+      el("div", {class: "doing"}, buttons, links)),
     refusal, deleting, alert, el("div", {class: "progress"}, bar, times), facts)
 
   const drawChips = part(chips, (list, node) => node.replaceChildren(
@@ -64,6 +67,8 @@ export function render({model, view}) {
     }, button.label)))
     if (focused) node.querySelector(`[data-action="${focused}"]`)?.focus()
   })
+  const drawLinks = part(links, (list, node) => node.replaceChildren(...list.map(({label, href, title, download}) =>
+    el("a", {class: "button small", href, title, download}, label))))
   const values = []
   const drawFacts = part(facts, (list, node) => {
     if (values.length !== list.length) {
@@ -87,8 +92,15 @@ export function render({model, view}) {
     name.title = card.name
     setText(status, card.label)
     setClass(status, `status ${card.tone}`)
+    verdict.hidden = !card.verdict
+    if (card.verdict) {
+      setText(verdict, `Evaluation: ${card.verdict.label}`)
+      setClass(verdict, `status ${card.verdict.tone} verdict`)
+      verdict.title = card.verdict.title
+    }
     drawChips(card.chips)
     drawButtons(card.actions)
+    drawLinks(card.links)
     refusal.hidden = !card.refusal
     setText(refusal.firstChild, card.refusal ?? "")
     const asked = !deleting.hidden

@@ -1,13 +1,16 @@
-// The whole list of trainings as one component: filters, search, rows, and what to do where there are none.
+// The whole list of trainings as one component: filters, search, rows, what is selected, and what to do where there is none.
 
 const COLUMNS = [
-  ["name", "Name"], ["status", "Status"], ["progress", "Progress"], ["model", "Model"], ["architecture", "Architecture"],
-  ["layers", "Layers"], ["loss", "Loss"], ["l0", "L0"], ["fvu", "FVU"], ["dead", "Dead"], ["standing", ""],
+  ["check", ""], ["name", "Name", "name"], ["status", "Status", "status"], ["progress", "Progress", "-progress"],
+  ["model", "Model", "model"], ["architecture", "Architecture", "architecture"], ["layers", "Layers"],
+  ["loss", "Loss", "loss"], ["l0", "L0", "l0"], ["fvu", "FVU", "fvu"], ["dead", "Dead", "dead_latents"], ["standing", ""],
 ]
 const FIGURES = new Set(["loss", "l0", "fvu", "dead"])
 
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
+
+  // What is shown at all
 
   const filterBar = el("div", {class: "filters", role: "group", "aria-label": "Status"})
   const drawFilters = part(filterBar, (value, node) => {
@@ -26,31 +29,153 @@ export function render({model, view}) {
     },
   })
 
-  const head = el("div", {class: "row head", role: "row"},
-    ...COLUMNS.map(([name, label]) => el("span", {role: "columnheader", class: `cell c-${name}`}, label)))
+  const field = el("select", {"aria-label": "Field"})
+  const sign = el("select", {"aria-label": "Comparison"})
+  const options = el("datalist", {id: "options"})
+  const value = el("input", {type: "text", "aria-label": "Value", placeholder: "value, or none", maxlength: 200, list: "options",
+    autocomplete: "off"})
+  const building = el("form", {class: "building", hidden: true, onsubmit: (event) => {
+    event.preventDefault()
+    if (!value.value.trim()) return value.focus()
+    act({type: "where", field: field.value, sign: sign.value, value: value.value})
+    value.value = ""
+    build(false)
+  }, onkeydown: (event) => { if (event.key === "Escape") build(false) }},
+  field, sign, value, options, el("button", {type: "submit", class: "small main"}, "Add"))
+  const opener = el("button", {type: "button", class: "small", "aria-expanded": "false", onclick: () => build(building.hidden)},
+    "+ Filter")
+  const build = (on) => {
+    building.hidden = !on
+    opener.setAttribute("aria-expanded", String(on))
+    on ? field.focus() : opener.focus()
+  }
+  let known = []
+  const suggest = () => options.replaceChildren(
+    ...(known.find(({name}) => name === field.value)?.options ?? []).map((one) => el("option", {value: one})))
+  field.addEventListener("change", suggest)
+  const drawFields = part(building, ({fields, signs}) => {
+    known = fields
+    field.replaceChildren(...fields.map(({name, label}) => el("option", {value: name}, label)))
+    sign.replaceChildren(...signs.map((one) => el("option", {value: one.sign}, one.label)))
+    suggest()
+  })
+  const conditions = el("div", {class: "conditions", role: "group", "aria-label": "Filters"})
+  const drawConditions = part(conditions, (list, node) => node.replaceChildren(...list.map(({said, label}) =>
+    el("button", {type: "button", class: "filter on", title: "Take this filter away", onclick: () => act({type: "unwhere", said})},
+      label, el("b", {"aria-hidden": "true"}, "×")))))
+  const tags = el("div", {class: "conditions", role: "group", "aria-label": "Tags"})
+  const drawTags = part(tags, (list, node) => node.replaceChildren(...list.slice(0, 12).map(({tag, count, on}) =>
+    el("button", {type: "button", class: "filter tag", "aria-pressed": String(on), onclick: () => act({type: "tag", tag})},
+      tag, el("b", {}, String(count))))))
+  const group = el("select", {"aria-label": "Group by", onchange: () => act({type: "group", group: group.value})})
+  const drawGroups = part(group, (list, node) => node.replaceChildren(...list.map(({value: name, label}) =>
+    el("option", {value: name}, label))))
+  const second = el("div", {class: "second"}, opener, building, conditions, tags,
+    el("label", {class: "grouping"}, "Group by", group))
+
+  // What is selected, and what is to be done with it
+
+  const selectedLabel = el("span", {class: "count", role: "status"})
+  const bulk = el("div", {class: "bulk", role: "group", "aria-label": "With what is selected"})
+  const bar = el("div", {class: "selection", hidden: true}, selectedLabel, bulk,
+    el("button", {type: "button", class: "text", onclick: () => act({type: "select", ids: [...chosen()], on: false})}, "Clear"))
+  const drawBulk = part(bulk, (selection, node) => {
+    const focused = view.shadow_el.activeElement?.dataset?.bulk
+    node.replaceChildren(
+      ...(selection.compare ? [el("a", {class: "button small main", href: selection.compare}, "Compare"),
+        el("a", {class: "button small", href: selection.export, download: true}, "Export HTML")]
+        : [el("button", {type: "button", class: "small", disabled: true, title: selection.compare_title}, "Compare")]),
+      ...selection.actions.map(({name, label, tone}) => el("button", {type: "button", class: `small ${tone}`, "data-bulk": name,
+        onclick: () => act({type: "bulk", action: name})}, label)))
+    if (focused) node.querySelector(`[data-bulk="${focused}"]`)?.focus()
+  })
+  const asking = el("div", {class: "asking", role: "alertdialog", "aria-label": "Are you sure?", hidden: true,
+    onkeydown: (event) => { if (event.key === "Escape") act({type: "keep"}) }})
+  const drawAsking = part(asking, ({question, busy}, node) => {
+    if (!question) return node.replaceChildren()
+    const tag = el("input", {type: "text", "aria-label": "Tag", placeholder: "tag", maxlength: 64, autocomplete: "off"})
+    const doing = question.action === "tag"
+    const send = (more) => act({type: "do", ...more})
+    const confirm = el("button", {type: doing ? "submit" : "button", class: question.danger ? "small danger" : "small main", disabled: busy,
+      onclick: doing ? null : () => send({})}, busy ? "Working…" : question.button)
+    const names = el("ul", {class: "names"}, ...question.does.map(({name}) => el("li", {}, name)))
+    node.replaceChildren(...[el("p", {class: "question"}, question.text), names,
+      question.skips.length ? el("p", {class: "quiet"}, "Left alone: "
+        + question.skips.map(({name, why}) => `${name} (${why})`).join(", ") + ".") : null,
+      question.tags.length ? el("p", {class: "untag"}, el("span", {class: "quiet"}, "Take away:"), ...question.tags.map((one) =>
+        el("button", {type: "button", class: "filter tag", disabled: busy, "aria-label": `Take the tag ${one} away`,
+          onclick: () => send({tag: one, remove: true})}, one, el("b", {"aria-hidden": "true"}, "×")))) : null,
+      el(doing ? "form" : "div", {class: "answer", onsubmit: (event) => {
+        event.preventDefault()
+        send({tag: tag.value})
+      }}, doing ? tag : null, confirm,
+      el("button", {type: "button", class: "small", disabled: busy, onclick: () => act({type: "keep"})}, "Cancel"))].filter(Boolean))
+    if (!busy) (doing ? tag : confirm).focus()
+  })
+  const outcome = el("div", {class: "notice plain", role: "status", hidden: true}, el("span"),
+    el("button", {type: "button", class: "text", onclick: () => act({type: "dismiss"})}, "Close"))
+
+  // The rows
+
+  const all = el("input", {type: "checkbox", onchange: () => act({type: "select", ids: order, on: all.checked})})
+  const heads = COLUMNS.map(([name, label, sort]) => {
+    const head = el("span", {role: "columnheader", class: `cell c-${name}`})
+    if (name === "check") head.append(all)
+    else if (sort) head.append(el("button", {type: "button", class: "sort", "data-sort": sort, onclick: () => {
+      const down = sort.startsWith("-") ? sort : `-${sort}`
+      const up = down.slice(1)
+      // First as it is mostly wanted, then the other way round, then as before.
+      const wanted = {[sort]: sort === down ? up : down, [sort === down ? up : down]: ""}[sorted] ?? sort
+      act({type: "sort", sort: wanted})
+    }}, label))
+    else head.textContent = label
+    return head
+  })
+  let sorted = ""
+  const head = el("div", {class: "row head", role: "row"}, ...heads)
   const body = el("div", {role: "rowgroup"})
   const table = el("div", {class: "table", role: "table", "aria-label": "Trainings"}, head, body)
   const rows = new Map()
+  const headings = new Map()
+  let order = []
+  let last = null
+  const chosen = () => order.filter((id) => rows.get(id)?.value.selected)
 
   function makeRow(id) {
     const cells = {}
     for (const [name, label] of COLUMNS) {
       cells[name] = el("span", {class: `cell c-${name}`, role: "cell", "data-label": label})
     }
+    const check = el("input", {type: "checkbox", onclick: (event) => {
+      // With the shift key, everything from the last one on.
+      const [from, to] = [order.indexOf(last), order.indexOf(id)]
+      const ids = event.shiftKey && from >= 0 ? order.slice(Math.min(from, to), Math.max(from, to) + 1) : [id]
+      last = id
+      act({type: "select", ids, on: check.checked})
+    }})
     const name = el("a", {href: `?training=${encodeURIComponent(id)}`})
+    const tagged = el("span", {class: "tagged"})
     const status = el("span")
     const bar = el("span", {class: "bar"}, el("i"))
     const percent = el("span", {class: "percent"})
-    cells.name.append(name)
+    cells.check.append(check)
+    cells.name.append(name, tagged)
     cells.status.append(status)
     cells.progress.append(bar, percent)
     const row = el("div", {class: "row", role: "row", onclick: (event) => {
       // The whole row leads to its training; the link in it does so by itself.
-      if (!event.target.closest("a") && !getSelection().toString()) name.click()
+      if (!event.target.closest("a, button, .c-check") && !getSelection().toString()) name.click()
     }}, ...Object.values(cells))
+    const drawTagged = part(tagged, (list, node) => node.replaceChildren(...list.map((tag) => el("button", {type: "button",
+      class: "mark", title: `Only what is tagged ${tag}`, onclick: () => act({type: "tag", tag})}, tag))))
     const update = part(row, (value) => {
+      rows.get(id).value = value
       setText(name, value.name)
       name.title = value.name
+      drawTagged(value.tags)
+      check.checked = value.selected
+      check.setAttribute("aria-label", `Select ${value.name}`)
+      row.setAttribute("aria-selected", String(value.selected))
       setText(status, value.label)
       setClass(status, `status ${value.tone}`)
       setClass(bar, `bar ${value.tone}`)
@@ -66,7 +191,41 @@ export function render({model, view}) {
       setText(cells.standing, value.standing)
       cells.standing.title = value.standing
     })
-    return {row, update}
+    return {row, update, value: {}}
+  }
+
+  // A row, and before the first of a group the group's name.
+  function place(grouped) {
+    const wanted = []
+    const seen = new Set()
+    let group = null
+    for (const id of order) {
+      const now = rows.get(id).value.group
+      if (grouped && now !== group) {
+        group = now
+        if (!headings.has(group)) {
+          headings.set(group, el("div", {class: "heading", role: "row"}, el("span", {role: "cell"}, group)))
+        }
+        seen.add(group)
+        wanted.push(headings.get(group))
+      }
+      wanted.push(rows.get(id).row)
+    }
+    wanted.forEach((node, index) => {
+      if (body.children[index] !== node) body.insertBefore(node, body.children[index] ?? null)
+    })
+    for (const [id, {row}] of rows) {
+      if (!order.includes(id)) {
+        row.remove()
+        rows.delete(id)
+      }
+    }
+    for (const [name, node] of headings) {
+      if (!seen.has(name)) {
+        node.remove()
+        headings.delete(name)
+      }
+    }
   }
 
   const empty = el("div", {class: "empty", hidden: true})
@@ -74,7 +233,7 @@ export function render({model, view}) {
     if (searching) {
       node.replaceChildren(
         el("h2", {}, "No training matches"),
-        el("p", {class: "quiet"}, "Nothing here has this status and these words."),
+        el("p", {class: "quiet"}, "Nothing here has this status, these words, tags and settings."),
         el("button", {type: "button", onclick: () => act({type: "clear"})}, "Show all trainings"),
       )
     } else {
@@ -91,41 +250,75 @@ export function render({model, view}) {
 
   const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
     el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
+  const refused = el("div", {class: "notice warn", role: "alert", hidden: true}, el("span"),
+    el("button", {type: "button", onclick: () => act({type: "clear"})}, "Show all trainings"))
   const bones = el("div", {class: "bones", "aria-hidden": "true"}, ...Array.from({length: 5}, () => el("div", {class: "bone"})))
   const more = el("button", {type: "button", class: "more", hidden: true, onclick: () => act({type: "more"})}, "Show more")
+  // Who scrolls to the end wants to see more: it is asked for once for every end that there is.
+  let asked = 0
+  view.studio_more?.disconnect()
+  view.studio_more = new IntersectionObserver((entries) => {
+    if (entries.some((entry) => entry.isIntersecting) && order.length > asked) {
+      asked = order.length
+      act({type: "more"})
+    }
+  }, {rootMargin: "400px"})
+  view.studio_more.observe(more)
 
   listen(model, view, {show: ({view: list}) => {
     notice.hidden = !list.failed
     if (list.failed) setText(notice.firstChild, list.failed)
     bones.hidden = !list.loading
-    if (list.loading || !list.rows) return
+    if (list.loading || !list.order) return
     drawFilters({filters: list.filters, status: list.status})
     if (view.shadow_el.activeElement !== search && search.value !== list.q) search.value = list.q
-    const seen = new Set()
-    list.rows.forEach((value, index) => {
-      seen.add(value.id)
+    drawFields({fields: list.fields, signs: list.signs})
+    drawConditions(list.where)
+    drawTags(list.tags)
+    drawGroups(list.groups)
+    group.value = list.group
+    refused.hidden = !list.refused
+    setText(refused.firstChild, list.refused ?? "")
+    order = list.order
+    if (order.length < asked) asked = 0
+    for (const value of list.rows) {
       if (!rows.has(value.id)) rows.set(value.id, makeRow(value.id))
-      const {row, update} = rows.get(value.id)
-      update(value)
-      if (body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null)
-    })
-    for (const [id, {row}] of rows) {
-      if (!seen.has(id)) {
-        row.remove()
-        rows.delete(id)
-      }
+      rows.get(value.id).update(value)
     }
-    table.hidden = list.rows.length === 0
-    empty.hidden = list.rows.length > 0
+    place(Boolean(list.group))
+    sorted = list.sort
+    for (const cell of heads) {
+      const button = cell.querySelector("[data-sort]")
+      const key = button?.dataset.sort.replace("-", "")
+      if (key && key === sorted.replace("-", "")) cell.setAttribute("aria-sort", sorted.startsWith("-") ? "descending" : "ascending")
+      else cell.removeAttribute("aria-sort")
+    }
+    const number = chosen().length
+    all.checked = number > 0 && number === order.length
+    all.indeterminate = number > 0 && number < order.length
+    all.setAttribute("aria-label", order.length < list.matching ? `Select the ${order.length} that are shown` : `Select all ${order.length}`)
+    bar.hidden = !list.selection
+    if (list.selection) {
+      setText(selectedLabel, list.selection.label)
+      drawBulk(list.selection)
+    }
+    asking.hidden = !list.asking
+    drawAsking({question: list.asking, busy: list.busy})
+    outcome.hidden = !list.outcome
+    if (list.outcome) {
+      setText(outcome.firstChild, list.outcome.text)
+      setClass(outcome, `notice ${list.outcome.tone}`)
+    }
+    table.hidden = order.length === 0
+    empty.hidden = order.length > 0 || Boolean(list.refused)
     drawEmpty(list.searching)
-    const none = list.rows.length === 0 && !list.searching
-    filterBar.hidden = none
-    search.hidden = none
-    more.hidden = list.rows.length >= list.matching
-    setText(more, `Show more (${list.rows.length} of ${list.matching})`)
+    const none = order.length === 0 && !list.searching
+    filterBar.hidden = search.hidden = second.hidden = none
+    more.hidden = order.length >= list.matching
+    setText(more, `Show more (${order.length} of ${list.matching})`)
   }})
   table.hidden = true
   return el("section", {class: "surface", "aria-label": "Trainings"},
-    el("div", {class: "top"}, el("h1", {}, "Trainings"), filterBar, search),
-    notice, bones, table, empty, more)
+    el("div", {class: "top"}, el("h1", {}, "Trainings"), filterBar, search), second,
+    notice, refused, outcome, el("div", {class: "sticky"}, bar, asking), bones, table, empty, more)
 }

@@ -1,4 +1,4 @@
-"""A training's page: its card, its live metrics, its log, and what is folded away below them."""
+"""A training's page: its card, its live metrics, its evaluations, its log, and what is folded away below them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 from events.control import TrainingDeleted
+from events.log import LogWritten
+from events.training import StepTrained
 
 from ..components.card import Card
 from ..feed import Cursor
@@ -15,6 +17,7 @@ from ..gateway import ApiAway, ApiError, ApiRefused, Training
 from ..session import Refresh, Session
 from ..state.checkpoints import what_deleting_removes, what_was_deleted
 from ..state.trainings import LiveTraining, card, retry_name
+from .evaluation import EvaluationSection
 from .log import LogSection
 from .metrics import MetricsSection
 from .sections import ActivitySection, CheckpointsSection, HyperparametersSection
@@ -31,6 +34,7 @@ class TrainingPage:
         self._session = session
         self._id = training_id
         self._cursor = Cursor(session.feed, (f"training-{training_id}", f"control-{training_id}"))
+        self._elsewhere = Cursor(session.feed)
         self._refresh = Refresh(session, self._ask, pause=0.1)
         self._live: LiveTraining | None = None
         self._failed = ""
@@ -43,17 +47,19 @@ class TrainingPage:
         self._card = Card(sizing_mode="stretch_width")
         self._card.on_action(self._act)
         self._metrics = MetricsSection(session, training_id)
+        self._evaluation = EvaluationSection(session, training_id, self._show)
         self._log = LogSection(session, training_id)
         self._folded = (
             HyperparametersSection(session, training_id),
             CheckpointsSection(session, training_id),
             ActivitySection(session, training_id),
         )
+        self._sections = (self._metrics, self._evaluation, self._log, *self._folded)
         # Nothing stands below a card that is still loading.
         self._reveal(False)
 
     def body(self) -> list[Any]:
-        return [self._card, self._metrics.root, self._log.root, *(section.root for section in self._folded)]
+        return [self._card, *(section.root for section in self._sections)]
 
     def open(self) -> None:
         self._show()
@@ -70,7 +76,7 @@ class TrainingPage:
         if events is None:
             self._cursor.position = self._session.feed.position
             self._refresh.want()
-        elif self._live.apply(events) or (self._failed and self._session.feed.away is None):
+        elif self._live.apply(events) or (self._failed and self._session.feed.away is None) or self._queue_moved():
             self._refresh.want()
         for recorded in events or ():
             if isinstance(recorded.data, TrainingDeleted):
@@ -78,16 +84,27 @@ class TrainingPage:
                 return
         self._show()
         self._metrics.push()
+        self._evaluation.push(events, self._live.training)
         self._log.push()
         for section in self._folded:
             section.push(events)
 
+    def _queue_moved(self) -> bool:
+        """Whether something happened elsewhere that may change what this training waits for."""
+        assert self._live is not None
+        if self._live.training.status not in ("queued", "resuming"):
+            return False
+        self._elsewhere.position = max(self._elsewhere.position, self._live.position)
+        events = self._elsewhere.take()
+        if events is None:
+            self._elsewhere.position = self._session.feed.position
+            return True
+        return any(not isinstance(recorded.data, StepTrained | LogWritten) for recorded in events)
+
     def close(self) -> None:
         self._over = True
         self._refresh.stop()
-        self._metrics.close()
-        self._log.close()
-        for section in self._folded:
+        for section in self._sections:
             section.close()
 
     async def _ask(self) -> None:
@@ -109,7 +126,7 @@ class TrainingPage:
         self._show()
 
     def _reveal(self, visible: bool) -> None:
-        for section in (self._metrics, self._log, *self._folded):
+        for section in self._sections:
             section.root.visible = visible
 
     def _say_gone(self, removed: int, bytes_freed: int, actor: str | None) -> None:
@@ -132,12 +149,14 @@ class TrainingPage:
             before.load(training, position)
         self._session.name(training.name or training.id)
         self._metrics.training = training
+        self._evaluation.show(training)
         for section in self._folded:
             section.show(training)
         self._reveal(True)
         self._show()
         if before is None:
             self._metrics.open()
+            self._evaluation.open()
             self._log.open()
 
     def _show(self) -> None:
@@ -146,7 +165,7 @@ class TrainingPage:
             return
         shown: dict[str, Any] = {"failed": self._failed, "loading": self._live is None and not self._failed}
         if self._live is not None:
-            shown |= card(self._live.training)
+            shown |= card(self._live.training, worth=self._evaluation.worth)
             shown |= {"refusal": self._refusal, "deleting": self._deleting}
             if self._sending:
                 shown["actions"] = [{**button, "enabled": False} for button in shown["actions"]]

@@ -67,6 +67,23 @@ def number(value: float) -> str:
     return f"{Decimal(repr(value)):f}" if abs(value) >= 1e-6 else repr(value).replace("e-0", "e-")
 
 
+def words(value: Any) -> str:
+    """A field's value as it is read: on, 4,096, 0.00027, one, other."""
+    match value:
+        case bool():
+            return "on" if value else "off"
+        case int():
+            return f"{value:,}"
+        case float():
+            return number(value)
+        case tuple() | list():
+            return ", ".join(map(words, value)) or "none"
+        case dict():
+            return "{" + ", ".join(f"{name}: {words(one)}" for name, one in value.items()) + "}"
+        case _:
+            return str(value)
+
+
 def _field(field: msgspec.structs.FieldInfo) -> Field:
     about = next(one for one in get_args(field.type)[1:] if isinstance(one, msgspec.Meta) and one.description)
     extra = about.extra or {}

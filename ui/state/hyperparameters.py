@@ -10,7 +10,7 @@ import tomli_w
 
 from events.training import TrainingConfig
 
-from .config_fields import FIELDS, GROUPS, Field, number, plain
+from .config_fields import FIELDS, GROUPS, Field, plain, words
 
 _FIXED = {
     field.name: field.default for field in msgspec.structs.fields(TrainingConfig) if field.default not in (None, "", ())
@@ -94,25 +94,9 @@ def _shown(field: Field, config: TrainingConfig, differs: bool) -> dict[str, Any
     return {
         "name": field.name,
         "label": field.label,
-        "value": field.default or "not set" if value is None else _words(value),
+        "value": field.default or "not set" if value is None else words(value),
         "unit": "" if value is None else field.unit,
         "set": value is not None,
         "differs": differs,
         "help": " ".join(part for part in (field.help, default, f"({field.name})") if part),
     }
-
-
-def _words(value: Any) -> str:
-    match value:
-        case bool():
-            return "on" if value else "off"
-        case int():
-            return f"{value:,}"
-        case float():
-            return number(value)
-        case dict():
-            return "{" + ", ".join(f"{name}: {_words(one)}" for name, one in value.items()) + "}"
-        case tuple() | list():
-            return ", ".join(map(_words, value)) or "none"
-        case _:
-            return str(value)

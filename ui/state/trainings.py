@@ -19,6 +19,7 @@ from events.training import Sae, StepTrained, TrainingConfig, sae_name
 
 from .. import text
 from ..gateway import Training
+from .evaluations import Worth
 
 ARCHITECTURES = {
     "standard": "Standard",
@@ -58,17 +59,6 @@ TONES = {
     "completed": "done",
     "failed": "bad",
 }
-
-FILTERS: dict[str, tuple[str, ...]] = {
-    "running": ("starting", "running", "pausing", "resuming", "stopping"),
-    "queued": ("queued",),
-    "paused": ("paused",),
-    "interrupted": ("interrupted",),
-    "failed": ("failed",),
-    "stopped": ("stopped",),
-    "completed": ("completed",),
-}
-"""The list's filters, each with the statuses that it shows: what is on its way counts as running."""
 
 _BEFORE_STEPS = ("queued", "starting", "resuming", "interrupted")
 _ENDED = ("stopped", "completed", "failed", "interrupted", "paused")
@@ -220,41 +210,7 @@ def list_row(training: Training, now: float | None = None) -> dict[str, Any]:
         "dead": text.share(dead) if dead is not None else text.count(training.dead_latents),
         "standing": (training.reason if training.status == "running" else None) or standing(training, now),
         "created_at": training.created_at,
-    }
-
-
-@dataclass(frozen=True)
-class ListView:
-    """What the list's page is asked to show, as its URL says it."""
-
-    status: str = ""
-    q: str = ""
-    limit: int = 50
-
-    @property
-    def statuses(self) -> tuple[str, ...]:
-        """The statuses that the filter lets through; empty for all."""
-        return FILTERS.get(self.status, ())
-
-
-def list_page(
-    view: ListView, trainings: Sequence[Training], counts: dict[str, int], now: float | None = None
-) -> dict[str, Any]:
-    """The whole list: its rows, and its filters with true counts."""
-    total = sum(counts.values())
-    filters = [{"key": "", "label": "All", "count": total}]
-    for key, statuses in FILTERS.items():
-        number = sum(counts.get(status, 0) for status in statuses)
-        if number or key == view.status:
-            filters.append({"key": key, "label": LABELS[key], "count": number})
-    matching = next(entry["count"] for entry in filters if entry["key"] == view.status)
-    return {
-        "rows": [list_row(training, now) for training in trainings],
-        "filters": filters,
-        "status": view.status,
-        "q": view.q,
-        "matching": matching,
-        "searching": bool(view.q or view.status),
+        "tags": list(training.tags),
     }
 
 
@@ -287,6 +243,20 @@ def actions(training: Training) -> list[dict[str, Any]]:
     return buttons
 
 
+def links(training: Training) -> list[dict[str, Any]]:
+    """Where else a training can be looked at."""
+    id = quote(training.id, safe="")
+    return [
+        {"label": "Compare", "href": f"?page=compare&ids={id}", "title": "Beside other runs, or SAE beside SAE"},
+        {
+            "label": "Export HTML",
+            "href": f"export.html?training={id}",
+            "title": "One file that opens anywhere, without a server",
+            "download": True,
+        },
+    ]
+
+
 def retry_name(name: str) -> str:
     """The name of a training that repeats the one called `name`: run → run (retry) → run (retry 2)."""
     said = re.fullmatch(r"(.*) \(retry(?: (\d+))?\)", name, re.DOTALL)
@@ -302,6 +272,8 @@ def alert(training: Training) -> dict[str, str] | None:
         case "interrupted":
             reason = training.reason or "Its process is gone."
             return {"tone": "bad", "text": f"Interrupted. {reason} Resume goes on from the newest checkpoint."}
+        case "queued" | "resuming" if training.reason is not None and not training.launched:
+            return {"tone": "plain", "text": training.reason}
         case status if status in PROCESS_EXPECTED and training.reason is not None:
             return {"tone": "warn", "text": training.reason}
         case _:
@@ -331,8 +303,8 @@ def subject(training: Training) -> list[dict[str, str]]:
     return chips
 
 
-def facts(training: Training) -> list[dict[str, str]]:
-    """A training's newest figures, each with what it is to be compared with."""
+def facts(training: Training, worth: Worth | None = None) -> list[dict[str, str]]:
+    """A training's newest figures, each with what it is to be compared with; `worth` is its newest evaluation."""
     config = training.config
     dead = dead_share(training)
     target = target_l0(config)
@@ -348,7 +320,16 @@ def facts(training: Training) -> list[dict[str, str]]:
             "value": text.mean_count(training.l0),
             "note": "active latents" if target is None else f"target {text.mean_count(target).removesuffix('.0')}",
         },
-        {"label": "FVU", "value": text.metric(training.fvu), "note": "variance unexplained"},
+        {
+            "label": "FVU",
+            "value": text.metric(training.fvu),
+            "note": "variance unexplained" if worth is None else f"evaluated {text.metric(worth.fvu)}",
+        },
+        {
+            "label": "Loss recovered",
+            "value": text.share(worth.recovered if worth is not None else None),
+            "note": f"at step {text.count(worth.step)}" if worth is not None else "not evaluated yet",
+        },
         {
             "label": "Dead latents",
             "value": text.count(training.dead_latents) if dead is None else text.share(dead),
@@ -368,12 +349,14 @@ def times(training: Training, now: float) -> list[str]:
     elapsed = seconds_since_start(training, now)
     if elapsed is not None:
         said.append(f"{text.duration(elapsed)} elapsed")
-    if training.status in ("queued", "starting", "running", "pausing", "resuming", "stopping"):
+    waits = training.status in ("queued", "resuming") and training.reason is not None
+    # What it waits for has a notice of its own.
+    if training.status in ("queued", "starting", "running", "pausing", "resuming", "stopping") and not waits:
         said.append(standing(training, now))
     return [part for part in said if part]
 
 
-def card(training: Training, now: float | None = None) -> dict[str, Any]:
+def card(training: Training, now: float | None = None, worth: Worth | None = None) -> dict[str, Any]:
     """The head of a training's page: what it is, how far it is, its newest figures, its buttons."""
     return {
         "id": training.id,
@@ -384,8 +367,10 @@ def card(training: Training, now: float | None = None) -> dict[str, Any]:
         "chips": subject(training),
         "done": fraction_done(training),
         "times": times(training, time.time() if now is None else now),
-        "facts": facts(training),
+        "verdict": worth.verdict if worth is not None else None,
+        "facts": facts(training, worth),
         "actions": actions(training),
+        "links": links(training),
         "alert": alert(training),
     }
 

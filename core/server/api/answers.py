@@ -51,10 +51,11 @@ class Training(TrainingRow, frozen=True, kw_only=True):
 
 
 class Trainings(msgspec.Struct, frozen=True, kw_only=True):
-    """Some trainings, and how many there are of each status in all that the search finds."""
+    """Some trainings, how many there are of each status in all that the search finds, and of each tag in all."""
 
     data: list[TrainingRow]
     counts: dict[str, int]
+    tags: dict[str, int]
     position: int
 
 

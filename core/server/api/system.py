@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
+from starlette.responses import Response, StreamingResponse
 
 from core.fields import Problem
+from events.batch import ARROW_SCHEMAS, COLD_SCHEMA, cold_table
 from events.errors import PositionBeyondHead
 from projections.runner import position as true_at
 
 from .. import problems
+from ..arrow import ARROW, encoded, in_threads
 from ..gate import CODE
 from ..maintenance import Job, Name
 from . import answers
@@ -24,9 +27,20 @@ class EventsQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which events."""
 
     after: Annotated[int, Meta(ge=0, description="The position after which to begin.")] = 0
-    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
+    upto: Annotated[int, Meta(ge=0, description="The last position to look at; else the log's head.")] | None = None
+    limit: (
+        Annotated[int, Meta(ge=1, le=10_000, description="Where it is left out 1,000; arrow has all up to `upto`.")]
+        | None
+    ) = None
     stream: Annotated[str | None, Meta(description="Only these streams, with commas between.")] = None
     type: Annotated[str | None, Meta(description="Only these types, with commas between.")] = None
+    format: Annotated[
+        Literal["json", "arrow"],
+        Meta(
+            description="arrow is a stream of typed columns: with type=StepTrained those of the steps, else the events"
+            " that are not steps, their data as JSON."
+        ),
+    ] = "json"
 
 
 class BackUp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,18 +71,57 @@ async def list_devices(call: Call) -> answers.Devices:
     return answers.Devices(data=list(studio.devices), slots=studio.launcher.slots, position=await studio.query(true_at))
 
 
-async def list_events(call: Call) -> answers.EventPage:
-    """Recorded events in position order; ask again with `after` = `position` for the next ones."""
+async def list_events(call: Call) -> answers.EventPage | Response:
+    """Recorded events in position order; ask again with `after` = `position` for the next ones.
+
+    As Arrow everything comes at once, in pieces that need little memory on either side. The schema's metadata has
+    `log_id` and the `position` up to which everything was considered.
+    """
     query, store = call.query(EventsQuery), call.studio.store
+    if query.format == "arrow":
+        return _events_as_arrow(call, query)
 
     def read() -> answers.EventPage:
-        page = store.read(query.after, limit=query.limit, streams=_named(query.stream), types=_named(query.type))
+        page = store.read(
+            query.after,
+            limit=query.limit or 1_000,
+            upto=query.upto,
+            streams=_named(query.stream),
+            types=_named(query.type),
+        )
         return answers.EventPage(data=page.encoded("json"), position=page.position, head=store.head)
 
     try:
         return await asyncio.to_thread(read)
     except PositionBeyondHead as error:
-        raise problems.ApiError(409, f"{error} It belongs to another incarnation of the log.") from error
+        raise _other_incarnation(error) from error
+
+
+def _events_as_arrow(call: Call, query: EventsQuery) -> Response:
+    store, types = call.studio.store, _named(query.type)
+    head = store.head
+    if query.after > head:
+        raise _other_incarnation(PositionBeyondHead(query.after, head))
+    if query.limit is not None:
+        raise problems.invalid([Problem("limit", "limit is for json; arrow has everything up to upto.")], 400)
+    columnar = sorted(set(types or ()) & ARROW_SCHEMAS.keys())
+    if columnar and len(types or ()) > 1:
+        raise problems.invalid(
+            [Problem("type", f"type must be {columnar[0]} alone: it has columns of its own as arrow.")], 400
+        )
+    upto = head if query.upto is None else max(query.after, min(query.upto, head))
+    schema: Any = ARROW_SCHEMAS[columnar[0]] if columnar else COLD_SCHEMA
+    schema = schema.with_metadata({"log_id": store.log_id, "position": str(upto)})
+    batches = store.read_batches(
+        query.after, upto=upto, types=types, streams=_named(query.stream), columnar=bool(columnar)
+    )
+    tables = (batch.columnar.get(columnar[0]) if columnar else cold_table(batch) for batch in batches if len(batch))
+    cast = (table.cast(schema) for table in tables if table is not None)
+    return StreamingResponse(in_threads(encoded(schema, cast)), media_type=ARROW)
+
+
+def _other_incarnation(error: PositionBeyondHead) -> problems.ApiError:
+    return problems.ApiError(409, f"{error} It belongs to another incarnation of the log.")
 
 
 async def start_rebuild(call: Call) -> Job:

@@ -17,9 +17,10 @@ from core.commands import (
     SuggestTemplate,
 )
 
+from ..arrow import ARROW
 from ..maintenance import Job
 from . import answers as a
-from . import catalogue, facts, system, templates, trainings
+from . import catalogue, facts, sql, system, templates, trainings
 from .operation import CSV, TAR, TEXT, Operation
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -178,7 +179,18 @@ OPERATIONS: tuple[Operation, ...] = (
         refusals=(413, 415, 422),
     ),
     Operation("GET", "devices", system.list_devices, a.Devices),
-    Operation("GET", "events", system.list_events, a.EventPage, query=system.EventsQuery, refusals=(409,)),
+    Operation(
+        "GET",
+        "events",
+        system.list_events,
+        a.EventPage,
+        query=system.EventsQuery,
+        refusals=(409,),
+        downloads=(ARROW,),
+    ),
+    Operation(
+        "POST", "sql", sql.ask_sql, sql.SqlAnswer, body=sql.AskSql, refusals=(413, 415, 422, 503), downloads=(ARROW,)
+    ),
     Operation("POST", "maintenance/rebuild", system.start_rebuild, Job, 202, refusals=(409,)),
     Operation("POST", "maintenance/verify", system.start_verify, Job, 202, refusals=(409,)),
     Operation(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -40,6 +40,17 @@ class TrainingsQuery(msgspec.Struct, frozen=True, kw_only=True):
     status: Annotated[str | None, Meta(description="Only these, with commas between.")] = None
     q: Annotated[
         str | None, Meta(description="Every word is looked for in id, name, model, data sets, tags and note.")
+    ] = None
+    where: Annotated[
+        str | None,
+        Meta(
+            description="Conditions on the configuration with semicolons between: k>=32; model~gpt2. Signs: = != < <= >"
+            " >= and ~ (contains); of a list, = asks whether it holds a value; none stands for what is not set."
+        ),
+    ] = None
+    tags: Annotated[str | None, Meta(description="Trainings that have all these, with commas between.")] = None
+    group: Annotated[
+        str | None, Meta(description="status, tag (the first one) or a field: what is the same in it stands together.")
     ] = None
     sort: Annotated[
         str, Meta(description="created, updated, name, status, step, loss, …; with - before it for descending.")
@@ -111,14 +122,29 @@ async def check_training(call: Call) -> answers.Checked:
 
 
 async def list_trainings(call: Call) -> answers.Trainings:
-    """List trainings; `counts` says how many there are of each status in all that `q` finds."""
+    """List trainings.
+
+    `counts` says how many there are of each status in all that `q`, `where` and `tags` find; `tags`, how many of all
+    trainings have which tag.
+    """
     query = call.query(TrainingsQuery)
-    (rows, counts), position = await call.studio.snapshot(
-        lambda con: trainings.list_(
-            con, status=query.status, q=query.q, sort=query.sort, limit=query.limit, offset=query.offset
+
+    def read(con: Any) -> tuple[list[TrainingRow], dict[str, int], dict[str, int]]:
+        rows, counts = trainings.list_(
+            con,
+            status=query.status,
+            q=query.q,
+            conditions=query.where,
+            tags=query.tags,
+            group=query.group,
+            sort=query.sort,
+            limit=query.limit,
+            offset=query.offset,
         )
-    )
-    return answers.Trainings(data=await _explained(call, rows), counts=counts, position=position)
+        return rows, counts, trainings.tags_in_use(con)
+
+    (rows, counts, tags), position = await call.studio.snapshot(read)
+    return answers.Trainings(data=await _explained(call, rows), counts=counts, tags=tags, position=position)
 
 
 async def get_training(call: Call) -> answers.Training:

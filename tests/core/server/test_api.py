@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import pyarrow.ipc
 import pytest
 from server_harness import CONFIG, Client
 
@@ -70,6 +71,9 @@ UNANSWERABLE = {
     "events?limit=10001": "limit",
     "events?after=-1": "after",
     "events?after=1&after=2": "after",
+    "events?format=arrow&limit=5": "limit",
+    "events?format=arrow&type=StepTrained,LogWritten": "type",
+    "events?format=parquet": "format",
     "trainings/ID/metrics?limit=0": "limit",
     "trainings/ID/metrics?limit=1000001": "limit",
     "trainings/ID/metrics?order=up": "order",
@@ -113,6 +117,35 @@ async def test_events_are_paged_filtered_and_true_up_to_their_position(client: C
     assert [one["data"]["step"] for one in steps["data"] if one["type"] == "StepTrained"] == list(range(1, 31))
     assert steps["position"] == steps["head"]
     assert is_problem(await client.http.get("/api/v1/events", params={"after": 10**9}), 409)
+
+
+async def test_events_come_as_arrow_in_pieces_with_what_they_are_true_at(client: Client) -> None:
+    training = await client.create(total_steps=30)
+    await client.until(training, "completed")
+    store = client.server.studio.store
+
+    async def arrow(**query: Any) -> Any:
+        answer = await client.http.get("/api/v1/events", params={"format": "arrow", **query})
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == "application/vnd.apache.arrow.stream"
+        with pyarrow.ipc.open_stream(answer.content) as reader:
+            table = reader.read_all()
+        metadata = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
+        assert metadata == {"log_id": store.log_id, "position": str(min(query.get("upto", store.head), store.head))}
+        return table
+
+    steps, others = await arrow(type="StepTrained"), await arrow()
+    assert steps["step"].to_pylist() == list(range(1, 31))
+    assert str(steps.schema.field("loss").type) == "float"
+    assert sorted(steps["position"].to_pylist() + others["position"].to_pylist()) == list(range(1, store.head + 1))
+    paged = (await client.get("events", limit=10_000))["data"]
+    cold = [one for one in paged if one["type"] != "StepTrained"]
+    assert [json.loads(data) for data in others["data"].to_pylist()] == [one["data"] for one in cold]
+    upto = steps["position"][9].as_py()
+    assert (await arrow(type="StepTrained", upto=upto))["step"].to_pylist() == list(range(1, 11))
+    assert (await arrow(type="StepTrained", after=upto))["step"].to_pylist() == list(range(11, 31))
+    assert (await arrow(type="LogWritten", stream="nothing")).num_rows == 0
+    assert is_problem(await client.http.get("/api/v1/events?format=arrow&after=1000000"), 409)
 
 
 async def test_metrics_that_are_not_finite_are_null_and_a_resume_leaves_every_step_once(client: Client) -> None:

@@ -198,6 +198,7 @@ async def test_deleting_removes_the_checkpoints_hides_the_training_and_keeps_its
     assert len(events["data"]) >= 12
 
 
+@pytest.mark.slow
 async def test_one_checkpoint_can_be_deleted_but_not_the_one_that_a_live_training_would_go_on_from(
     client: Client,
 ) -> None:
@@ -239,3 +240,15 @@ async def test_an_unknown_training_is_a_404_problem_everywhere(client: Client) -
             assert answer.headers["content-type"] == "application/problem+json"
         assert (await client.control(training, "pause")).status_code == 404
         assert (await client.http.delete(f"/api/v1/trainings/{training}")).status_code == 404
+
+
+async def test_trainings_are_found_by_configuration_and_tag_with_true_counts(client: Client) -> None:
+    first, second = await client.create(k=4, total_steps=1), await client.create(k=8, total_steps=1)
+    await client.http.patch(f"/api/v1/trainings/{first}", json={"tags": ["wide", "kept"]})
+    found = await client.get("trainings", where="k=4; model~tiny")
+    assert [one["id"] for one in found["data"]] == [first]
+    assert sum(found["counts"].values()) == 1
+    assert found["tags"] == {"kept": 1, "wide": 1}
+    assert [one["id"] for one in (await client.get("trainings", tags="wide"))["data"]] == [first]
+    grouped = await client.get("trainings", group="k", sort="created")
+    assert [one["id"] for one in grouped["data"]] == [first, second]

@@ -65,6 +65,7 @@ def test_it_tells_all_that_a_training_tells_and_that_there_was_no_language_model
     assert made.reasons[-1] == "There is no language model here: this is judged by reconstruction and latents alone."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["transcoder", "skip"])
 def test_a_transcoder_gives_t_for_x_of_another_width_and_resumes_to_the_bit(tmp_path: Path, kind: str) -> None:
     spec = specification(tmp_path, architecture_type=kind, total_steps=150, seed=1)

@@ -247,12 +247,14 @@ def test_a_stop_ends_it_after_saving(spec: Callable[..., RunSpec]) -> None:
     assert [(e.step, e.reason) for e in run.of(CheckpointSaved)] == [(3, "stop")]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_can_be_asked_for(spec: Callable[..., RunSpec]) -> None:
     run = Run(spec(total_steps=4), at={2: CheckpointRequested()})
     assert run() == "completed"
     assert [(e.step, e.reason) for e in run.of(CheckpointSaved)] == [(2, "request"), (4, "end")]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_there_already_is_told_to_whoever_asks_for_it(spec: Callable[..., RunSpec]) -> None:
     run = Run(spec(total_steps=4, checkpoint_interval=2), at={2: CheckpointRequested()})
     assert run() == "completed"

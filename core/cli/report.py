@@ -1,0 +1,38 @@
+"""`saestudio export-html`: trainings in one file that opens anywhere."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from . import output
+from .client import connected
+from .failure import Failure
+
+
+def export_html(options: argparse.Namespace) -> int:
+    """Write one training, or several side by side, with their charts into one file."""
+    with connected(options) as api:
+        ids = list(dict.fromkeys(api.training_id(one) for one in options.ids))
+        address = api.address
+    target: Path = options.to or Path(f"{ids[0] if len(ids) == 1 else 'comparison'}.html")
+    # The dashboard's own program draws it: this process knows nothing of charts.
+    made = subprocess.run(
+        [sys.executable, "-m", "ui.export", "--api", address.url, "--out", str(target), "--", *ids],
+        env={**os.environ, **({"SAESTUDIO_TOKEN": address.token} if address.token else {})},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        said = made.stderr.strip().splitlines()
+        raise Failure(said[-1] if said else f"The file could not be made (exit status {made.returncode}).")
+    size = target.stat().st_size
+    if options.json:
+        output.print_json({"trainings": ids, "file": str(target), "bytes": size})
+        return 0
+    output.out().print(f"{target} ({size / 1e6:.1f} MB)", markup=False)
+    return 0

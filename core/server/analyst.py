@@ -1,0 +1,154 @@
+"""SQL asked of the server: passed on to a child process with a database of its own, which is started at the first.
+
+No statement of anybody runs in this process or on the file that holds the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from .child import Child, runtime_folder
+from .problems import ApiError
+
+if TYPE_CHECKING:
+    from .studio import Studio
+
+ACTOR = "sql"
+
+AT_ONCE = 4
+"""Questions that are worked on at the same time; further ones wait."""
+
+_STARTING = 15.0
+_DEFECT = 500
+_AWHILE = 30.0
+"""Seconds beyond a question's own, after which a child that says nothing counts as stuck."""
+
+
+class Analyst:
+    """Passes questions on. `stop` ends the child."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._free = asyncio.Semaphore(AT_ONCE)
+        self._client: httpx.AsyncClient | None = None
+        self.child: Child | None = None
+
+    async def ask(self, request: Request, asked: dict[str, Any], seconds: float) -> Response:
+        """The child's answer. Raises a 503 `ApiError` while there is none. Given up when the client goes."""
+        return await _unless_gone(request, self._asked(asked, seconds))
+
+    async def stop(self) -> None:
+        """End the child."""
+        if self.child is not None and self._client is not None:
+            await self._client.aclose()
+            await self.child.stop()
+
+    async def _asked(self, asked: dict[str, Any], seconds: float) -> Response:
+        async with contextlib.AsyncExitStack() as held:
+            await held.enter_async_context(self._free)
+            child, client = await self._started()
+            sent = client.build_request(
+                "POST",
+                "http://child/",
+                content=msgspec.json.encode({**asked, "head": self._studio.store.head}),
+                timeout=httpx.Timeout(seconds + _AWHILE, connect=_STARTING),
+            )
+            try:
+                answer = await self._sent(client, sent)
+            except httpx.TimeoutException as error:
+                child.kill()
+                raise _lost() from error
+            except httpx.TransportError as error:
+                raise _lost() from error
+            held.push_async_callback(answer.aclose)
+            if answer.status_code == _DEFECT:
+                raise _lost()
+            return _Relayed(answer, held.pop_all())
+
+    async def _sent(self, client: httpx.AsyncClient, sent: httpx.Request) -> httpx.Response:
+        """Tries for a while: a child that has just been started does not listen yet."""
+        deadline = asyncio.get_running_loop().time() + _STARTING
+        while True:
+            try:
+                return await client.send(sent, stream=True)
+            except httpx.ConnectError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+
+    async def _started(self) -> tuple[Child, httpx.AsyncClient]:
+        if self.child is None or self._client is None:
+            studio = self._studio
+            socket = runtime_folder(studio.settings.data_dir) / "sql.sock"
+            self.child = Child(
+                "SQL database",
+                [
+                    *(sys.executable, "-P", "-m", "core.server.sql_child"),
+                    *("--socket", str(socket), "--api", studio.url, "--folder", str(studio.settings.sql)),
+                ],
+                environment={"SAESTUDIO_TOKEN": studio.access.grant(ACTOR)},
+                socket=socket,
+                log=studio.settings.data_dir / "sql.log",
+            )
+            self._client = httpx.AsyncClient(
+                transport=httpx.AsyncHTTPTransport(verify=False, uds=str(socket)), trust_env=False
+            )
+            self.child.start()
+        return self.child, self._client
+
+
+class _Relayed(StreamingResponse):
+    """An answer of the child, passed on piece by piece."""
+
+    def __init__(self, answer: httpx.Response, held: contextlib.AsyncExitStack) -> None:
+        passed = {name: answer.headers[name] for name in ("content-type", "retry-after") if name in answer.headers}
+        super().__init__(self._pieces(answer), answer.status_code, headers=passed)
+        self._held = held
+
+    async def _pieces(self, answer: httpx.Response) -> AsyncIterator[bytes]:
+        async for piece in answer.aiter_raw():
+            yield piece
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Not in the body's iterator: it is never begun where the client has gone meanwhile.
+        async with self._held:
+            await super().__call__(scope, receive, send)
+
+
+async def _unless_gone(request: Request, answering: Any) -> Response:
+    answer = asyncio.ensure_future(answering)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            answer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await answer
+            return Response(status_code=204)
+        return answer.result()
+    finally:
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _lost() -> ApiError:
+    return ApiError(
+        503,
+        "The SQL database's process ended while it worked on this (a question needed more than it may have); it starts"
+        " again, and the log is not affected.",
+        headers={"Retry-After": "2"},
+    )

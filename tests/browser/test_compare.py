@@ -1,0 +1,159 @@
+"""Runs side by side, in a real browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from harness import Dashboard, Tab, wait_until
+from playwright.sync_api import expect
+from scripted_studio import CONFIG, Studio, evaluation_of
+
+from events.training import TrainingResumed
+from ui.theme import line_style
+
+pytestmark = pytest.mark.browser
+
+TabAt = Callable[..., Tab]
+
+
+def runs(studio: Studio, prefix: str, number: int, *, steps: int = 50) -> list[str]:
+    """Running trainings that differ in k."""
+    found = []
+    for index in range(number):
+        config = msgspec.structs.replace(CONFIG, k=16 * (index + 1))
+        one = studio.create(f"{prefix}{index:0{14 - len(prefix)}}", name=f"{prefix} {index}", config=config)
+        studio.start(one)
+        studio.train(one, 1, steps)
+        found.append(one)
+    return found
+
+
+def drawn(tab: Tab, metric: str, slot: int) -> list[float]:
+    """The steps that a run's line is drawn from."""
+    return tab.compared(metric, f"run{slot}")["step"]
+
+
+def colour(tab: Tab, metric: str, slot: int) -> str:
+    return tab.compared(metric, f"run{slot}")["colour"]
+
+
+def test_runs_are_compared_by_address_and_keep_their_colours_when_others_come_and_go(
+    dashboard: Dashboard, studio: Studio, tab_at: TabAt
+) -> None:
+    first, second, third = runs(studio, "cmpaddress", 3)
+    studio.emit(second, evaluation_of(40, 0, fvu=0.111), evaluation_of(40, 1, fvu=0.111))
+    tab = tab_at(f"{dashboard.url}?page=compare&ids={first},{second}")
+    wait_until(lambda: drawn(tab, "loss", 1) == list(range(1, 51)), "the charts")
+    assert [colour(tab, "loss", slot) for slot in (0, 1)] == [line_style(0)[0], line_style(1)[0]]
+    fields = tab.page.get_by_role("table", name="Configuration")
+    expect(fields.get_by_role("row")).to_have_count(2)
+    expect(fields.locator("[data-row=k] td")).to_have_text(["16", "32"])
+    results = tab.page.get_by_role("table", name="What came of them")
+    expect(results.locator("[data-row=evaluated_fvu] td")).to_have_text(["–", "0.111"])
+    tab.page.get_by_role("checkbox", name="Every field").check()
+    expect(fields.locator("[data-row=model] td")).to_have_text(["demo", "demo"])
+    tab.page.get_by_role("checkbox", name="Every field").uncheck()
+
+    # Another one, by keyboard.
+    add = tab.page.get_by_role("combobox", name="Add a run")
+    add.fill("cmpaddress 2")
+    expect(tab.page.get_by_role("listbox", name="Runs found").get_by_role("option")).to_have_count(1)
+    add.press("ArrowDown")
+    add.press("Enter")
+    wait_until(lambda: drawn(tab, "loss", 2) == list(range(1, 51)), "the third run")
+    expect(tab.page).to_have_url(re.compile(f"ids={first}%2C{second}%2C{third}$"))
+    tab.page.get_by_role("button", name="Take cmpaddress 1 away").click()
+    wait_until(lambda: drawn(tab, "loss", 2) and not drawn(tab, "loss", 1), "the second run to be gone")
+    assert colour(tab, "loss", 2) == line_style(2)[0]
+    expect(tab.page).to_have_url(re.compile(f"ids={first}%2C%2C{third}$"))
+
+    tab.page.get_by_role("button", name="Tokens").click()
+    tab.page.get_by_role("checkbox", name="Log scale").check()
+    expect(tab.page).to_have_url(re.compile("axis=tokens&log=1$"))
+    tab.page.reload()
+    expect(tab.page.get_by_role("checkbox", name="Log scale")).to_be_checked()
+    expect(tab.page.get_by_role("group", name="Runs").get_by_role("link")).to_have_count(2)
+    expect(tab.page).to_have_title("Compare · SAE Studio")
+
+
+def test_only_charts_in_sight_go_on_live_and_the_others_catch_up_when_they_are_seen(
+    dashboard: Dashboard, studio: Studio, tab_at: TabAt
+) -> None:
+    one, other = runs(studio, "cmplive", 2)
+    tab = tab_at(f"{dashboard.url}?page=compare&ids={one},{other}", width=700, height=500)
+    wait_until(lambda: len(drawn(tab, "tokens_per_second", 0)) == 50, "the charts")
+    tab.idle()
+    studio.train(one, 51, 60)
+    wait_until(lambda: drawn(tab, "loss", 0) == list(range(1, 61)), "the chart in sight to go on")
+    assert len(drawn(tab, "tokens_per_second", 0)) == 50
+    tab.chart("compare-tokens_per_second")
+    wait_until(lambda: drawn(tab, "tokens_per_second", 0) == list(range(1, 61)), "the chart that is seen now")
+    # A resume preempts steps: the line is another one from there on.
+    studio.emit(one, TrainingResumed(step=30))
+    studio.train(one, 31, 35)
+    wait_until(lambda: drawn(tab, "tokens_per_second", 0) == list(range(1, 36)), "the line without preempted steps")
+    assert len(drawn(tab, "tokens_per_second", 1)) == 50
+
+
+def test_what_is_selected_in_one_view_stands_out_in_all(dashboard: Dashboard, studio: Studio, tab_at: TabAt) -> None:
+    one, other = runs(studio, "cmpselect", 2)
+    tab = tab_at(f"{dashboard.url}?page=compare&ids={one},{other}")
+    wait_until(lambda: len(drawn(tab, "loss", 1)) == 50, "the charts")
+    table = tab.page.get_by_role("table", name="What came of them")
+    expect(table.get_by_role("columnheader")).to_have_count(2)
+
+    def selected() -> list[int]:
+        return tab.page.evaluate("Bokeh.documents[0].get_model_by_name('frontier').selected.indices")
+
+    def faded(slot: int) -> bool:
+        return tab.compared("loss", f"run{slot}")["alpha"] < 1
+
+    tab.page.get_by_role("group", name="Runs").get_by_role("button", name="cmpselect 1", exact=True).click()
+    wait_until(lambda: faded(0) and not faded(1) and selected() == [2, 3], "the second run to stand out")
+    expect(table.get_by_role("button", name="cmpselect 1")).to_have_attribute("aria-pressed", "true")
+    # From the scatter back: its first point is the first run's.
+    tab.page.evaluate("Bokeh.documents[0].get_model_by_name('frontier').selected.indices = [0]")
+    wait_until(lambda: faded(1) and not faded(0), "the first run to stand out")
+    expect(table.get_by_role("button", name="cmpselect 0")).to_have_attribute("aria-pressed", "true")
+    table.get_by_role("button", name="cmpselect 0").click()
+    wait_until(lambda: not faded(0) and not faded(1) and selected() == [], "all alike")
+
+
+def test_the_saes_of_one_run_and_a_run_that_is_not_there(dashboard: Dashboard, studio: Studio, tab_at: TabAt) -> None:
+    (one,) = runs(studio, "cmpone", 1)
+    tab = tab_at(f"{dashboard.url}?page=compare&ids={one}")
+    expect(tab.page.get_by_role("table", name="What came of them").get_by_role("columnheader")).to_have_text(
+        ["L1.resid_post", "L2.resid_post"]
+    )
+    missing = tab_at(f"{dashboard.url}?page=compare&ids={one},nowhere0000000")
+    missing.allowed.append("404")
+    expect(missing.page.get_by_role("alert")).to_contain_text("There is no run nowhere0000000.")
+    expect(missing.page.get_by_role("table", name="What came of them")).to_be_visible()
+    missing.page.get_by_role("link", name="Compare").click()
+    expect(missing.page.get_by_role("heading", name="Nothing to compare yet")).to_be_visible()
+
+
+def test_names_are_text_and_nothing_overflows_on_a_phone(dashboard: Dashboard, studio: Studio, tab_at: TabAt) -> None:
+    name = "<img src=x onerror=alert(1)>@loss$x " + "long " * 30
+    found = [studio.create(f"cmpnames{index:06}", name=f"{index} {name}".strip()) for index in range(2)]
+    for one in found:
+        studio.start(one)
+        studio.train(one, 1, 20)
+    tab = tab_at(f"{dashboard.url}?page=compare&ids={','.join(found)}", width=390, height=844)
+    tab.page.on("dialog", lambda dialog: tab.wrong.append("a script ran"))
+    wait_until(lambda: len(drawn(tab, "loss", 1)) == 20, "the charts")
+    box = tab.chart("compare-loss")
+    tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    for step in range(20):
+        tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20 + step * (box["height"] - 40) / 20)
+    assert tab.page.evaluate("document.querySelectorAll('img').length") == 0
+    overflow = tab.page.evaluate(
+        """() => {
+            const box = Bokeh.index.roots.map(root => root.shadow_el?.querySelector(".main-content")).find(Boolean)
+            return box.scrollWidth - box.clientWidth
+        }"""
+    )
+    assert overflow <= 0

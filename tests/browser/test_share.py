@@ -1,0 +1,105 @@
+"""Runs in one file: made by a click, opened in a real browser without any network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from harness import Dashboard, Tab, wait_until
+from playwright.sync_api import Browser, Page, expect
+from scripted_studio import Studio, evaluation_of
+
+pytestmark = pytest.mark.browser
+
+TabAt = Callable[..., Tab]
+EVIL = "</script><img src=x onerror=alert(1)>"
+
+
+def saved(tab: Tab, folder: Path) -> Path:
+    """The file that the page's button gives."""
+    with tab.page.expect_download() as download:
+        tab.page.get_by_role("link", name="Export HTML").click()
+    target = folder / download.value.suggested_filename
+    download.value.save_as(target)
+    assert target.stat().st_size <= 3_000_000
+    return target
+
+
+def opened(browser: Browser, file: Path, wrong: list[str], *, width: int = 1440, dark: bool = False) -> Page:
+    """The file in a browser that has no network; what it asks for or complains of is in `wrong`."""
+    context = browser.new_context(
+        offline=True, viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
+    )
+    page = context.new_page()
+    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: wrong.append("a script ran"))
+    page.on("request", lambda request: wrong.append(request.url) if request.url != file.as_uri() else None)
+    page.goto(file.as_uri())
+    return page
+
+
+def test_a_training_is_kept_in_one_file_that_opens_without_a_server(
+    dashboard: Dashboard, studio: Studio, tab_at: TabAt, browser: Browser, tmp_path: Path
+) -> None:
+    one = studio.create("export00000001", name=f"kept {EVIL}")
+    studio.start(one)
+    studio.train(one, 1, 120)
+    studio.emit(one, evaluation_of(100, 0, verdict="bad", reasons=(EVIL,)), evaluation_of(100, 1))
+    studio.say(one, EVIL, "the last line")
+    tab = tab_at(f"{dashboard.url}?training={one}")
+    wait_until(lambda: len(tab.steps()) == 120, "the page")
+    file = saved(tab, tmp_path)
+    wrong: list[str] = []
+    for width, dark in ((1440, True), (390, False)):
+        page = opened(browser, file, wrong, width=width, dark=dark)
+        expect(page.get_by_role("heading", level=1)).to_have_text(f"kept {EVIL}")
+        expect(page.get_by_text("Evaluation: bad")).to_be_visible()
+        expect(page.get_by_text("the last line")).to_be_visible()
+        page.wait_for_function("window.Bokeh?.documents.length && Bokeh.documents.every(doc => doc.is_idle)")
+        drawn = page.evaluate("Array.from(Bokeh.documents[0].get_model_by_name('steps').data.step)")
+        assert drawn == list(range(1, 121))
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        # A section can be folded, and nothing that would need a server is offered.
+        fold = page.get_by_role("button", name="Hyperparameters")
+        fold.click()
+        expect(fold).to_have_attribute("aria-expanded", "false")
+        expect(page.get_by_role("button", name="Rename")).to_be_hidden()
+        page.context.close()
+    assert wrong == []
+
+
+def test_a_comparison_is_kept_in_one_file(
+    dashboard: Dashboard, studio: Studio, tab_at: TabAt, browser: Browser, tmp_path: Path
+) -> None:
+    found = [studio.create(f"exportcmp{index:05}", name=f"run {index}") for index in range(2)]
+    for one in found:
+        studio.start(one)
+        studio.train(one, 1, 60)
+        studio.emit(one, evaluation_of(50, 0), evaluation_of(50, 1))
+    tab = tab_at(f"{dashboard.url}?page=compare&ids={','.join(found)}")
+    expect(tab.page.get_by_role("table", name="What came of them")).to_be_visible()
+    wrong: list[str] = []
+    page = opened(browser, saved(tab, tmp_path), wrong)
+    table = page.get_by_role("table", name="What came of them")
+    expect(table.get_by_role("columnheader")).to_have_text(["run 0", "run 1"])
+    page.wait_for_function("window.Bokeh?.documents.length && Bokeh.documents.every(doc => doc.is_idle)")
+    for metric in ("loss", "fvu", "l0"):
+        assert (
+            page.evaluate("name => Bokeh.documents[0].get_model_by_name(name).data.step.length", f"{metric}-run1") == 60
+        )
+    assert page.evaluate("Bokeh.documents[0].get_model_by_name('frontier').data.l0.length") == 4
+    page.context.close()
+    assert wrong == []
+
+
+def test_a_file_that_cannot_be_made_says_why(dashboard: Dashboard, studio: Studio) -> None:
+    for query, status, said in (
+        ("training=nowhere0000000", 409, "There is no training 'nowhere0000000'."),
+        ("", 400, "No training was named."),
+        ("training=--out%2C--help", 409, "There is no training '--out'."),
+    ):
+        answer = httpx.get(f"{dashboard.url}export.html?{query}", timeout=60)
+        assert (answer.status_code, answer.text.strip()) == (status, said)

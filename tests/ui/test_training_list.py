@@ -1,0 +1,105 @@
+"""The list of trainings: what it shows, what is sent of it, and what an action on several of them touches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from events.training import TrainingConfig
+from ui.components.training_list import TrainingList
+from ui.gateway import Training
+from ui.state import training_list as state
+from ui.state.training_list import ListView
+
+CONFIG = TrainingConfig(model="demo", datasets=("stdlib",), training_layers=(6, 8), k=32)
+
+
+def training(id: str, status: str = "completed", **fields: Any) -> Training:
+    return Training(id=id, name=f"run {id}", status=status, config=CONFIG, **fields)
+
+
+def test_the_address_says_all_that_is_shown_and_nothing_that_cannot_be() -> None:
+    view = ListView(
+        status="failed", q="wide", where=("k>=32", "model~gpt2"), tags=("keep",), group="model", sort="-loss"
+    )  # fmt: skip
+    assert ListView.of(view.route()) == view
+    assert not any(ListView().route().values())
+    assert ListView.of({"status": "asleep", "group": "mood", "sort": "-mood"}) == ListView()
+
+
+@pytest.mark.parametrize(
+    ("said", "label"),
+    [
+        ("latent_dim>=4096", "Latent dim ≥ 4096"),
+        ("k!=none", "k is not none"),
+        ("model~a=b", "Model contains a=b"),
+        ("what is this", "what is this"),
+    ],
+)
+def test_a_condition_is_said_in_words(said: str, label: str) -> None:
+    assert state.condition(said) == label
+
+
+@pytest.mark.parametrize(
+    ("group", "said"),
+    [("status", "Completed"), ("tag", "no tag"), ("k", "32"), ("training_layers", "6, 8"), ("target_l0", "not set")],
+)
+def test_a_row_is_grouped_under_words(group: str, said: str) -> None:
+    assert state.group_of(training("a"), group) == said
+    assert state.group_of(training("a", tags=("wide", "old")), "tag") == "wide"
+
+
+def test_an_action_names_exactly_what_it_touches_and_why_it_leaves_the_rest() -> None:
+    chosen = [training("a", "running"), training("b", "completed"), training("c", "paused"), training("d", "running")]
+    asked = state.question(state.plan("pause", chosen))
+    assert [one["name"] for one in asked["does"]] == ["run a", "run d"]
+    assert asked["text"].startswith("Pause 2 trainings?")
+    assert asked["skips"] == [{"name": "run b", "why": "is completed"}, {"name": "run c", "why": "is paused"}]
+    assert [one.id for one in state.plan("delete", chosen).does] == ["b", "c"]
+    assert len(state.plan("tag", chosen).does) == 4
+    assert state.plan("everything", chosen).does == ()
+
+
+def test_only_what_can_be_done_is_offered_with_how_many_it_is_for() -> None:
+    offered = state.selection([training("a", "running"), training("b")])
+    assert offered is not None
+    assert [one["label"] for one in offered["actions"]] == ["Pause 1…", "Stop 1…", "Tag…", "Delete 1…"]
+    assert offered["compare"] == "?page=compare&ids=a,b"
+    many = state.selection([training(str(number)) for number in range(11)])
+    assert many is not None
+    assert (many["compare"], many["export"]) == ("", "")
+    assert "At most 10" in many["compare_title"]
+    assert state.selection([]) is None
+
+
+def test_the_outcome_says_how_many_and_every_refusal() -> None:
+    assert state.outcome("delete", ["a"], []) == {"tone": "plain", "text": "1 training deleted."}
+    said = state.outcome("pause", ["a", "b"], [("c", "It is completed.")])
+    assert said == {"tone": "warn", "text": "2 trainings pausing. Refused: c: It is completed."}
+    assert state.outcome("tag", [], [("c", "Gone.")])["text"] == "Refused: c: Gone."
+
+
+def test_of_five_hundred_rows_only_those_that_changed_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainings = [training(str(number)) for number in range(500)]
+    sent: list[dict[str, Any]] = []
+    component = TrainingList()
+    monkeypatch.setattr(component, "send", lambda message: sent.append(message["view"]))
+
+    def present(rows: list[Training]) -> None:
+        component.present(state.list_page(ListView(limit=500), rows, {"completed": 500}, now=0))
+
+    present(trainings)
+    assert len(sent[-1]["rows"]) == len(sent[-1]["order"]) == 500
+    trainings[7] = msgspec.structs.replace(trainings[7], loss=0.5)
+    present(trainings)
+    assert [row["id"] for row in sent[-1]["rows"]] == ["7"]
+    assert len(sent[-1]["order"]) == 500
+    present(trainings)
+    assert len(sent) == 2
+    present(trainings[::-1])
+    assert (sent[-1]["rows"], sent[-1]["order"][0]) == ([], "499")
+    # A browser that has drawn the list anew gets all of it.
+    component.drawn()
+    assert len(sent[-1]["rows"]) == 500

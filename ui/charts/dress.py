@@ -1,0 +1,34 @@
+"""What makes a chart one of ours: no frame, no ground, a quiet toolbar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bokeh.models import InlineStyleSheet
+from bokeh.plotting import figure
+
+from .axes import TOOLBAR
+
+
+def dress(plot: figure) -> None:
+    """Give a figure without tools the looks of the others."""
+    plot.update(
+        min_border=8,
+        # The frames of charts that stand below each other begin at the same place.
+        min_border_left=48,
+        output_backend="canvas",
+        toolbar_location="above",
+        outline_line_color=None,
+        # The card shines through: painted grounds leave a hair of the wrong colour at their edges.
+        background_fill_alpha=0,
+        border_fill_alpha=0,
+    )
+    plot.toolbar.logo = None
+    plot.toolbar.stylesheets = [InlineStyleSheet(css=TOOLBAR)]
+    plot.xgrid.grid_line_color = None
+
+
+def keep_to_itself(plot: figure, *but: Any) -> None:
+    """Let the browser tell nothing of what it makes of a figure's ranges and themes, but for the models `but`."""
+    for model in plot.references():
+        model.syncable = model in but

@@ -1,0 +1,177 @@
+// Above the charts of compared runs: whose line is which, what to look at, and which charts are in sight.
+export function render({model, view}) {
+  const act = (message) => model.send_msg(message)
+  let choices = {}
+  // Two choices may follow each other faster than the page answers.
+  const choose = (change) => {
+    choices = {...choices, ...change}
+    act({type: "choose", ...choices})
+  }
+
+  const runs = el("div", {class: "runs", role: "group", "aria-label": "Runs"})
+  const drawRuns = part(runs, ({lines, removable}, node) => {
+    const focused = view.shadow_el.activeElement?.dataset?.key
+    node.replaceChildren(...lines.map((line) => {
+      const swatch = el("i", {class: `swatch ${line.dash}`})
+      swatch.style.setProperty("--line-colour", line.colour)
+      return el("div", {class: line.faded ? "run faded" : "run", "data-run": line.key},
+        el("button", {type: "button", class: "pick", "data-key": line.key, "aria-pressed": String(line.selected),
+          title: line.selected ? "Show all alike" : `Bring out ${line.label}`, onclick: () => act({type: "select", key: line.key})},
+        swatch, el("span", {class: "label"}, line.label)),
+        el("span", {class: `status ${line.tone}`}, line.status),
+        el("a", {class: "open", href: line.href, title: `Open ${line.label}`, "aria-label": `Open ${line.label}`}, "↗"),
+        removable ? el("button", {type: "button", class: "remove", title: `Take ${line.label} away`,
+          "aria-label": `Take ${line.label} away`, onclick: () => act({type: "remove", id: line.id})}, "×") : null)
+    }))
+    if (focused) node.querySelector(`[data-key="${focused}"]`)?.focus()
+  })
+
+  // Adding: what is typed is looked for, and what is found can be chosen with the arrow keys.
+  let typing = null
+  const found = el("ul", {class: "found", role: "listbox", id: "found", "aria-label": "Runs found", hidden: true})
+  const typed = el("input", {type: "search", role: "combobox", placeholder: "Add a run…", "aria-label": "Add a run",
+    "aria-controls": "found", "aria-expanded": "false", "aria-autocomplete": "list", autocomplete: "off", maxlength: 200,
+    onfocus: () => act({type: "find", q: typed.value}),
+    oninput: () => {
+      clearTimeout(typing)
+      typing = setTimeout(() => act({type: "find", q: typed.value}), 200)
+    },
+    onkeydown: (event) => {
+      const options = [...found.children].filter((option) => option.role === "option")
+      const at = options.findIndex((option) => option.ariaSelected === "true")
+      if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+        event.preventDefault()
+        const to = (at + (event.key === "ArrowDown" ? 1 : options.length - 1 + (at < 0))) % options.length
+        mark(options, to)
+      } else if (event.key === "Enter" && at >= 0) options[at].click()
+      else if (event.key === "Escape") close()
+    },
+    onblur: () => setTimeout(close, 150)})
+  const mark = (options, to) => options.forEach((option, index) => {
+    option.ariaSelected = String(index === to)
+    if (index === to) {
+      typed.setAttribute("aria-activedescendant", option.id)
+      option.scrollIntoView({block: "nearest"})
+    }
+  })
+  const close = () => {
+    found.hidden = true
+    typed.setAttribute("aria-expanded", "false")
+    typed.removeAttribute("aria-activedescendant")
+  }
+  const drawFound = (list) => {
+    found.replaceChildren(...(list.length ? list.map((run, index) => el("li", {
+      role: "option", id: `found-${index}`, "aria-selected": "false",
+      onmousedown: (event) => event.preventDefault(),
+      onclick: () => {
+        typed.value = ""
+        close()
+        act({type: "add", id: run.id})
+      },
+    }, el("span", {class: "label"}, run.name), el("span", {class: "quiet"}, run.about)))
+      : [el("li", {class: "quiet none"}, "No other run matches.")]))
+    found.hidden = view.shadow_el.activeElement !== typed
+    typed.setAttribute("aria-expanded", String(!found.hidden))
+  }
+  const adding = el("div", {class: "adding"}, typed, found)
+
+  const axes = el("div", {class: "axes", role: "group", "aria-label": "Charts by"},
+    ...[["step", "Step"], ["tokens", "Tokens"], ["time", "Time"]].map(([axis, label]) => el("button",
+      {type: "button", "data-axis": axis, onclick: () => choose({axis})}, label)))
+  const log = el("input", {type: "checkbox", onchange: () => choose({log: log.checked})})
+  const sae = el("select", {"aria-label": "SAE", onchange: () => choose({sae: sae.value})})
+  const drawSaes = part(sae, (options, node) => node.replaceChildren(
+    ...options.map(({value, label}) => el("option", {value}, label))))
+  const link = copyButton("Copy link", () => ({content: location.href}), {class: "small"})
+  const file = el("a", {class: "button small", download: true, title: "One file that opens anywhere, without a server"}, "Export HTML")
+  const controls = el("div", {class: "controls", role: "group", "aria-label": "How the charts are drawn"},
+    axes, el("label", {class: "check"}, log, "Log scale"), el("label", {class: "check"}, "SAE", sae), link, file)
+
+  const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
+    el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
+  const note = el("p", {class: "note quiet", role: "status", hidden: true})
+  const bones = el("div", {class: "bones", "aria-label": "Loading the charts"}, ...Array.from({length: 6}, () => el("div", {class: "bone"})))
+  const empty = el("div", {class: "empty", hidden: true}, el("h2", {}, "Nothing to compare yet"),
+    el("p", {class: "quiet"}, "Add two to ten runs above, or tick them in the list and press Compare. The address of this page can be shared."),
+    el("a", {class: "button", href: "./"}, "All trainings"))
+
+  // Which charts are in sight. A hidden tab sees none.
+  const inSight = new Map()
+  const watching = new Set()
+  let said = null
+  const tell = () => {
+    const charts = document.hidden ? [] : [...inSight].filter(([, seen]) => seen).map(([name]) => name).sort()
+    const now = charts.join(" ")
+    if (now === said) return
+    said = now
+    act({type: "seen", charts})
+  }
+  const observer = new IntersectionObserver((entries) => {
+    for (const entry of entries) inSight.set(entry.target.studio_chart, entry.isIntersecting)
+    tell()
+  }, {rootMargin: "80px"})
+  // Models that were taken from the page are kept for a while, under the same names.
+  const place = (name) => [...Bokeh.documents[0]?.all_models ?? []].filter((chart) => chart.name === name)
+    .map((chart) => Bokeh.index.find_one_by_id(chart.id)?.el).find((target) => target?.isConnected)
+  let looking = null
+  const watch = (names, round) => {
+    clearTimeout(looking)
+    for (const target of watching) {
+      if (!target.isConnected) {
+        observer.unobserve(target)
+        watching.delete(target)
+      }
+    }
+    const have = new Set([...watching].map((target) => target.studio_chart))
+    for (const name of inSight.keys()) if (!names.includes(name)) inSight.delete(name)
+    for (const name of names) {
+      const target = place(name)
+      if (!have.has(name) && target?.isConnected) {
+        target.studio_chart = name
+        watching.add(target)
+        observer.observe(target)
+      }
+    }
+    // Charts are drawn some time after they were announced.
+    if (watching.size < names.length && round < 100 && runs.isConnected) {
+      looking = setTimeout(() => watch(names, round + 1), 100)
+    }
+  }
+  view.studio_watch?.()
+  document.addEventListener("visibilitychange", tell)
+  view.studio_watch = () => {
+    document.removeEventListener("visibilitychange", tell)
+    observer.disconnect()
+    clearTimeout(looking)
+  }
+  const watchCharts = part(runs, ({charts}) => {
+    said = null
+    watch(charts, 0)
+    tell()
+  })
+
+  listen(model, view, {
+    show: ({view: head}) => {
+      choices = head.choices
+      drawRuns({lines: head.lines, removable: head.removable})
+      for (const button of axes.children) button.setAttribute("aria-pressed", String(button.dataset.axis === choices.axis))
+      log.checked = choices.log
+      drawSaes(head.saes)
+      sae.value = choices.sae
+      sae.parentNode.hidden = head.saes.length < 2
+      controls.hidden = head.empty
+      adding.hidden = head.full
+      file.href = head.file
+      notice.hidden = !head.failed
+      setText(notice.firstChild, head.failed)
+      note.hidden = !head.note
+      setText(note, head.note)
+      bones.hidden = !head.loading
+      empty.hidden = !head.empty
+      watchCharts({charts: head.charts, drawing: head.drawing})
+    },
+    found: ({runs: list}) => drawFound(list),
+  })
+  return el("section", {"aria-label": "Compare"},
+    el("div", {class: "top"}, el("h1", {}, "Compare"), adding, controls), runs, notice, note, bones, empty)
+}

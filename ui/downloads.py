@@ -1,0 +1,88 @@
+"""What the dashboard serves beside its page: runs in one file, made by a child process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from typing import Any
+from urllib.parse import quote
+
+from tornado.web import RequestHandler
+
+from .gateway import ApiError, Gateway
+
+_AT_ONCE = asyncio.Semaphore(2)
+"""So many files are made at the same time; others wait."""
+
+_LONGEST = 120.0
+"""Seconds after which a file that is still not made is given up."""
+
+
+class ExportHandler(RequestHandler):
+    """`GET export.html?training=ID,ID…`: the runs' file, to be kept."""
+
+    def initialize(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def get(self) -> None:
+        ids = [id for id in self.get_query_argument("training", "").split(",") if id]
+        if not ids:
+            self._refuse(400, "No training was named.")
+            return
+        async with _AT_ONCE:
+            status, file, said = await _made(self._gateway, ids)
+        if status:
+            self._refuse(409, said)
+            return
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.set_header("Content-Disposition", await self._kept_as(ids))
+        self.set_header("Cache-Control", "no-store")
+        self.finish(file)
+
+    async def _kept_as(self, ids: list[str]) -> str:
+        name = f"{len(ids)} runs"
+        if len(ids) == 1:
+            try:
+                training, _ = await self._gateway.training(ids[0])
+                name = training.name or training.id
+            except ApiError:
+                name = ids[0]
+        plain = re.sub(r"[^A-Za-z0-9._ -]+", "_", name).strip("._ ")[:100] or "training"
+        return f"attachment; filename=\"{plain}.html\"; filename*=UTF-8''{quote(name[:100], safe='')}.html"
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        self.set_status(status)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(sentence + "\n")
+
+    def data_received(self, chunk: bytes) -> Any:
+        """Nothing is sent to this."""
+
+
+async def _made(gateway: Gateway, ids: list[str]) -> tuple[int, bytes, str]:
+    """The child's exit status, the file, and what it says on standard error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "ui.export",
+        "--api",
+        gateway.url,
+        "--",
+        *ids,
+        env={**os.environ, **({"SAESTUDIO_TOKEN": gateway.token} if gateway.token else {})},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        file, said = await asyncio.wait_for(process.communicate(), _LONGEST)
+    except TimeoutError:
+        return 1, b"", "The file took too long to make."
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, file, said.decode("utf-8", "replace").strip().splitlines()[-1] if said else ""

@@ -1,0 +1,96 @@
+"""`python -m ui.export --api URL ID…`: runs in one file that opens anywhere. The API's token is in SAESTUDIO_TOKEN.
+
+A process of its own: drawing takes seconds, and neither the dashboard nor the server should wait for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import report
+from .gateway import ApiError, ApiRefused, Gateway
+from .report import Exported
+from .state.comparison import MOST
+
+LIMIT = 3_000_000
+"""Bytes that a file may have."""
+
+_POINTS = (1000, 500, 240, 120, 60)
+"""Points of a run's history, for each SAE: as many as fit. Each keeps the extremes of every metric."""
+
+_LINES = 200
+"""Log lines in a file, of all its runs together."""
+
+_NOT_FOUND = 404
+
+
+class ExportRefused(Exception):
+    """There is nothing to write, for the reason that `str()` says."""
+
+
+async def exported(gateway: Gateway, ids: Sequence[str], *, limit: int = LIMIT) -> bytes:
+    """The file of these runs, in at most `limit` bytes. Raises `ExportRefused` and `ApiError`."""
+    if not ids:
+        raise ExportRefused("No training was named.")
+    if len(ids) > MOST:
+        raise ExportRefused(f"At most {MOST} trainings go into one file, not {len(ids)}.")
+    smallest = 0
+    for points in _POINTS:
+        runs = [await _known(gateway, id, points, _LINES // len(ids)) for id in ids]
+        file = report.render(runs)
+        if len(file) <= limit:
+            return file
+        smallest = len(file)
+    raise ExportRefused(f"The file would have {smallest:,} bytes; at most {limit:,} are allowed. Name fewer trainings.")
+
+
+async def _known(gateway: Gateway, id: str, points: int, lines: int) -> Exported:
+    try:
+        training, position = await gateway.training(id)
+    except ApiRefused as refused:
+        if refused.status == _NOT_FOUND:
+            raise ExportRefused(f"There is no training {id!r}.") from refused
+        raise
+    history = await gateway.history(id, points=points)
+    evaluations = await gateway.evaluations(id)
+    log = await gateway.logs(id, limit=lines)
+    return Exported(training=training, history=history, evaluations=evaluations.data, lines=log.data, position=position)
+
+
+async def _fetched(api: str, token: str | None, ids: Sequence[str]) -> bytes:
+    gateway = Gateway(api, token)
+    try:
+        return await exported(gateway, ids)
+    finally:
+        await gateway.close()
+
+
+def main() -> int:
+    """Write the file. What keeps it from being written is said on standard error, in one sentence."""
+    parser = argparse.ArgumentParser(prog="python -m ui.export", description="Runs in one file that opens anywhere.")
+    parser.add_argument("--api", required=True, help="the URL of SAE Studio's server")
+    parser.add_argument("--out", type=Path, help="the file to be written (default: standard output)")
+    parser.add_argument("ids", nargs="+", metavar="ID")
+    options = parser.parse_args()
+    try:
+        file = asyncio.run(_fetched(options.api, os.environ.pop("SAESTUDIO_TOKEN", None), options.ids))
+        if options.out is None:
+            sys.stdout.buffer.write(file)
+        else:
+            options.out.write_bytes(file)
+    except (ExportRefused, ApiError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"{options.out} cannot be written: {error.strerror or error}.\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,367 @@
+"""Runs side by side: which line is whose, where their configurations differ, what came of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from events.training import TrainingConfig
+
+from .. import text
+from ..gateway import Evaluation, Training
+from ..steps import AXES, Columns
+from ..theme import line_style
+from .config_fields import FIELDS, Field, words
+from .evaluations import TONES as VERDICT_TONES
+from .evaluations import newest
+from .trainings import LABELS, TONES, fraction_done, sae_labels, seconds_since_start
+
+MOST = 10
+"""Runs that can be compared at once."""
+
+MEAN = ""
+"""The choice to show a run as the mean over its SAEs."""
+
+METRICS = ("loss", "fvu", "l0", "dead", "sparsity_coefficient", "grad_norm", "tokens_per_second")
+"""What is drawn of every line; `dead` is in percent of its latents."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What the page's address asks for.
+
+    `slots` are the ids of the runs. A run keeps its slot, and with it its colour, when another one is taken away:
+    an empty slot holds nothing. `sae` is the label of the SAE to be shown of every run, or `MEAN`.
+    """
+
+    slots: tuple[str, ...] = ()
+    axis: str = "step"
+    log: bool = False
+    sae: str = MEAN
+    every_field: bool = False
+
+    @classmethod
+    def of(cls, route: dict[str, str]) -> Asked:
+        """What an address says; whatever cannot be asked for is left at its default."""
+        slots: list[str] = []
+        for id in route.get("ids", "").split(","):
+            slots.append("" if id in slots else id.strip())
+        axis = route.get("axis", "")
+        return cls(
+            slots=_trimmed(slots[:MOST]),
+            axis=axis if axis in AXES else "step",
+            log=route.get("log") == "1",
+            sae=route.get("sae", MEAN),
+            every_field=route.get("fields") == "all",
+        )
+
+    def route(self) -> dict[str, str]:
+        """The address that asks for this."""
+        return {
+            "page": "compare",
+            "ids": ",".join(self.slots),
+            "axis": "" if self.axis == "step" else self.axis,
+            "log": "1" if self.log else "",
+            "sae": self.sae,
+            "fields": "all" if self.every_field else "",
+        }
+
+    @property
+    def ids(self) -> dict[int, str]:
+        """The runs by their slot."""
+        return {slot: id for slot, id in enumerate(self.slots) if id}
+
+    def with_run(self, id: str) -> Asked:
+        """The same with one run more, in the first slot that is free."""
+        if id in self.slots or len(self.ids) >= MOST:
+            return self
+        slots = list(self.slots)
+        if "" in slots:
+            slots[slots.index("")] = id
+        else:
+            slots.append(id)
+        return msgspec.structs.replace(self, slots=tuple(slots))
+
+    def without(self, id: str) -> Asked:
+        """The same without a run."""
+        return msgspec.structs.replace(self, slots=_trimmed(["" if one == id else one for one in self.slots]))
+
+
+def _trimmed(slots: list[str]) -> tuple[str, ...]:
+    while slots and not slots[-1]:
+        slots.pop()
+    return tuple(slots)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line in every chart, a column of every table. `sae` is the SAE that it shows.
+
+    None shows the mean over all of them, -1 nothing: the run has no such SAE.
+    """
+
+    key: str
+    id: str
+    label: str
+    colour: str
+    dash: str
+    sae: int | None = None
+
+    def shows(self, sae: int) -> bool:
+        """Whether it shows this SAE."""
+        return self.sae is None or self.sae == sae
+
+
+def lines(runs: dict[int, Training], sae: str = MEAN) -> list[Line]:
+    """The lines of the runs by their slots: one a run, or one an SAE where there is but one run."""
+    if len(runs) == 1:
+        (run,) = runs.values()
+        labels = sae_labels(run.saes, len(run.saes))
+        if len(labels) > 1:
+            return [_line(f"sae{index}", run, label, index, index) for index, label in enumerate(labels)]
+    found: list[Line] = []
+    for slot, run in sorted(runs.items()):
+        labels = sae_labels(run.saes, len(run.saes))
+        which = None if sae == MEAN else labels.index(sae) if sae in labels else -1
+        found.append(_line(f"run{slot}", run, run.name or run.id, slot, which))
+    return found
+
+
+def _line(key: str, run: Training, label: str, style: int, sae: int | None) -> Line:
+    colour, dash = line_style(style)
+    return Line(key=key, id=run.id, label=label, colour=colour, dash=dash, sae=sae)
+
+
+def choices_of_sae(runs: dict[int, Training]) -> list[str]:
+    """The labels of all SAEs of several runs, the commonest first; empty where there is nothing to choose."""
+    counts: dict[str, int] = {}
+    for run in runs.values():
+        for label in sae_labels(run.saes, len(run.saes)):
+            counts[label] = counts.get(label, 0) + 1
+    if len(runs) < 2 or all(len(run.saes) < 2 for run in runs.values()):
+        return []
+    return sorted(counts, key=lambda label: -counts[label])
+
+
+def columns(line: Line, steps: Columns, saes: int, latents: int | None) -> dict[str, NDArray[np.float64]]:
+    """The columns of a line, made from those of its run's steps: `AXES` and `METRICS`."""
+    found = {name: np.asarray(steps[name], dtype=np.float64) for name in AXES}
+    shown = [sae for sae in range(saes) if line.shows(sae)]
+    for metric in METRICS:
+        name = "dead_latents" if metric == "dead" else metric
+        if name in steps:
+            values = np.asarray(steps[name], dtype=np.float64)
+            found[metric] = values if shown else np.full(len(values), math.nan)
+            continue
+        if not shown:
+            found[metric] = np.full(len(found["step"]), math.nan)
+            continue
+        values = np.array([steps[f"{name}_{sae}"] for sae in shown], dtype=np.float64).mean(axis=0)
+        found[metric] = values * (100 / latents if latents else math.nan) if metric == "dead" else values
+    return found
+
+
+# Tables
+
+
+def head(line: Line, run: Training) -> dict[str, Any]:
+    """The head of a line's column."""
+    return {
+        "key": line.key,
+        "id": line.id,
+        "label": line.label,
+        "colour": line.colour,
+        "dash": line.dash,
+        "href": f"?training={quote(line.id, safe='')}",
+        "status": LABELS.get(run.status, run.status),
+        "tone": TONES.get(run.status, "quiet"),
+    }
+
+
+def differences(runs: Sequence[TrainingConfig | None], *, every: bool = False) -> list[dict[str, Any]]:
+    """A row for each field in which the configurations differ, or for `every` field that one of them sets."""
+    rows: list[dict[str, Any]] = []
+    for field in FIELDS:
+        values = [None if config is None else getattr(config, field.name) for config in runs]
+        known = [value for value, config in zip(values, runs, strict=True) if config is not None]
+        differ = any(value != known[0] for value in known[1:])
+        if differ or (every and any(value not in (None, (), "") for value in known)):
+            rows.append(
+                {
+                    "name": field.name,
+                    "label": field.label,
+                    "unit": field.unit,
+                    "help": field.help,
+                    "differs": differ,
+                    "cells": [
+                        {"text": _cell(field, value, config), "quiet": value in (None, (), "")}
+                        for value, config in zip(values, runs, strict=True)
+                    ],
+                }
+            )
+    return rows
+
+
+def _cell(field: Field, value: Any, config: TrainingConfig | None) -> str:
+    if config is None:
+        return text.NOTHING
+    return words(value) if value not in (None, (), "") else field.default or "not set"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a line: its run, the last row of its columns, and its newest evaluations."""
+
+    line: Line
+    run: Training
+    last: dict[str, float]
+    evaluations: Sequence[Evaluation] = ()
+
+    @property
+    def shown(self) -> list[Evaluation]:
+        """The newest evaluation of every SAE that the line shows."""
+        return [one for one in newest(self.evaluations) if self.line.shows(one.sae)]
+
+    def mean(self, figure: Callable[[Evaluation], float | None]) -> float | None:
+        """A figure of the newest evaluations, the mean over the SAEs that the line shows."""
+        known = [value for one in self.shown if (value := figure(one)) is not None]
+        return sum(known) / len(known) if known else None
+
+
+_Say = Callable[[float | None], str]
+_Value = Callable[[Result], float | None]
+
+
+def _last(name: str) -> _Value:
+    return lambda result: result.last.get(name)
+
+
+def _percent(value: float | None) -> str:
+    return text.NOTHING if value is None else f"{value:.1f} %"
+
+
+_FIGURES: tuple[tuple[str, str, _Value, _Say, int], ...] = (
+    ("tokens", "Tokens", _last("tokens"), text.short, 0),
+    ("loss", "Loss", _last("loss"), text.metric, 0),
+    ("fvu", "FVU", _last("fvu"), text.metric, -1),
+    ("l0", "L0", _last("l0"), text.mean_count, 0),
+    ("dead", "Dead latents", _last("dead"), _percent, -1),
+    ("tokens_per_second", "Tokens/s", _last("tokens_per_second"), text.short, 1),
+    ("evaluated_fvu", "FVU, evaluated", lambda one: one.mean(lambda made: made.fvu), text.metric, -1),
+    ("evaluated_l0", "L0, evaluated", lambda one: one.mean(lambda made: made.l0), text.mean_count, 0),
+    (
+        "loss_recovered",
+        "Loss recovered",
+        lambda one: one.mean(lambda made: None if made.loss_recovered is None else made.loss_recovered * 100),
+        _percent,
+        1,
+    ),
+    ("kl", "KL divergence", lambda one: one.mean(lambda made: made.kl_spliced), text.metric, -1),
+    ("shrinkage", "Shrinkage", lambda one: one.mean(lambda made: made.shrinkage), text.metric, 0),
+    ("dense", "Dense latents", lambda one: one.mean(lambda made: made.dense_latents), text.mean_count, -1),
+)
+"""Name, label, value, how it is said, and whether less (-1) or more (1) of it is better."""
+
+
+def figures(results: Sequence[Result], now: float) -> list[dict[str, Any]]:
+    """What came of every line, a row for each figure; the best of a row is marked."""
+    rows = [
+        {"name": "verdict", "label": "Verdict", "cells": [_verdict(result) for result in results]},
+        {"name": "steps", "label": "Steps", "cells": [{"text": _steps(result.run)} for result in results]},
+        {
+            "name": "time",
+            "label": "Time",
+            "cells": [{"text": text.duration(seconds_since_start(result.run, now))} for result in results],
+        },
+    ]
+    for name, label, value, say, better in _FIGURES:
+        values = [_finite(value(result)) for result in results]
+        known = [one for one in values if one is not None]
+        if not known:
+            continue
+        best = (max(known) if better > 0 else min(known)) if better and len(set(map(say, known))) > 1 else None
+        cells = [{"text": say(one), "best": one is not None and one == best} for one in values]
+        rows.append({"name": name, "label": label, "cells": cells})
+    return rows
+
+
+def _steps(run: Training) -> str:
+    done = fraction_done(run)
+    return text.count(run.step) if done is None else f"{text.count(run.step)} · {text.progress(done)}"
+
+
+def _verdict(result: Result) -> dict[str, Any]:
+    verdicts = [one.verdict for one in result.shown]
+    worst = next((verdict for verdict in ("bad", "watch", "good") if verdict in verdicts), None)
+    if worst is None:
+        return {"text": text.NOTHING}
+    return {
+        "text": worst,
+        "tone": VERDICT_TONES[worst],
+        "title": "\n".join(reason for one in result.shown for reason in one.reasons),
+    }
+
+
+# The frontier
+
+
+@dataclass(frozen=True)
+class Point:
+    """An SAE by what it costs (`l0`) and what it misses (`fvu`); not `evaluated`: as its newest step says."""
+
+    line: Line
+    label: str
+    l0: float
+    fvu: float
+    evaluated: bool
+
+
+def points(results: Sequence[Result], last: dict[str, dict[int, tuple[float, float]]]) -> list[Point]:
+    """Every SAE that the lines show. `last` has by line the newest (L0, FVU) of its SAEs' steps."""
+    found: list[Point] = []
+    for result in results:
+        labels = sae_labels(result.run.saes, len(result.run.saes))
+        evaluated = {one.sae: (one.l0, one.fvu) for one in result.shown}
+        stepped = last.get(result.line.key, {})
+        for sae in sorted(evaluated.keys() | stepped.keys()):
+            if not result.line.shows(sae):
+                continue
+            l0, fvu = evaluated.get(sae, (None, None))
+            made = l0 is not None and fvu is not None
+            if l0 is None or fvu is None:
+                l0, fvu = stepped.get(sae, (math.nan, math.nan))
+            if not (math.isfinite(l0) and math.isfinite(fvu)):
+                continue
+            name = labels[sae] if sae < len(labels) else f"SAE {sae}"
+            label = result.line.label if result.line.label == name else f"{result.line.label} · {name}"
+            found.append(Point(line=result.line, label=label, l0=l0, fvu=fvu, evaluated=made))
+    return found
+
+
+def densities(results: Sequence[Result]) -> dict[str, list[int]]:
+    """How often the latents that a line shows fire, by line: bins without the latents that never fired."""
+    found: dict[str, list[int]] = {}
+    for result in results:
+        known = [one.density_histogram[:-1] for one in result.shown if len(one.density_histogram) > 1]
+        if known and any(map(sum, known)):
+            found[result.line.key] = [sum(bins) for bins in zip(*known, strict=False)]
+    return found
+
+
+def frontier(found: Sequence[Point]) -> list[Point]:
+    """The points that no other one beats in both, by rising L0."""
+    best: list[Point] = []
+    for point in sorted(found, key=lambda one: (one.l0, one.fvu)):
+        if not best or point.fvu < best[-1].fvu:
+            best.append(point)
+    return best
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
