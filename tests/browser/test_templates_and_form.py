@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from harness import Server, Tab, wait_until
 from playwright.sync_api import Locator, Page, expect
+from stored_folders import make_folder
 
 pytestmark = pytest.mark.browser
 
@@ -300,6 +302,36 @@ def test_what_is_wrong_is_said_at_its_field_and_nothing_is_started(server: Serve
     fill(page, "k", "300")
     expect(page.locator("#field-k-problem")).to_contain_text("at most a quarter")
     assert len(server.ask("trainings")["data"]) == before
+
+
+@pytest.mark.timeout(400)
+def test_a_folder_of_activations_is_chosen_in_place_of_a_model_and_trained_on(
+    server: Server, tab_at: TabAt, tmp_path: Path
+) -> None:
+    make_folder(tmp_path / "kept", [700, 500])
+    page = form_at(tab_at, server).page
+    fill(page, "Model", "demo")
+    field(page, "Train on").select_option(label="a folder of activations")
+    expect(page.get_by_text("Choose a folder of activations.")).to_be_visible()
+    assert field(page, "Model").count() == 0
+    fill(page, "Activations", str(tmp_path / "nowhere"))
+    expect(page.locator("#field-activations-problem")).to_contain_text("There is no folder")
+    fill(page, "Activations", str(tmp_path / "kept"))
+    fill(page, "Batch size", "64")
+    fill(page, "Total steps", "30")
+    fill(page, "Latent dim", "96")
+    fill(page, "k", "4")
+    ready(page)
+    field(page, "Train on").select_option(label="what a language model reads")
+    expect(field(page, "Model")).to_have_value("demo")
+    field(page, "Train on").select_option(label="a folder of activations")
+    expect(field(page, "Activations")).to_have_value(str(tmp_path / "kept"))
+    ready(page)
+    page.get_by_role("button", name="Start training").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("kept_TopK")
+    training = page.url.rpartition("training=")[2]
+    wait_until(lambda: server.ask(f"trainings/{training}")["status"] == "completed", "its end", 200)
+    expect(page.get_by_text(str(tmp_path / "kept"), exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize(
