@@ -7,9 +7,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-from harness import Dashboard, Tab, wait_until
+from charted import LINES, SPIKES, spiked
+from harness import Dashboard, Server, Tab, wait_until
 from playwright.sync_api import Browser, Page, expect
 from scripted_studio import Studio, evaluation_of
+
+from events.client import read_address
+from events.control import TrainingCreated
+from events.emitter import Emitter
+from events.ids import new_id
+from events.spool import hold
+from events.training import Sae, TrainingConfig, TrainingStarted
 
 pytestmark = pytest.mark.browser
 
@@ -91,6 +99,41 @@ def test_a_comparison_is_kept_in_one_file(
             page.evaluate("name => Bokeh.documents[0].get_model_by_name(name).data.step.length", f"{metric}-run1") == 60
         )
     assert page.evaluate("Bokeh.documents[0].get_model_by_name('frontier').data.l0.length") == 4
+    page.context.close()
+    assert wrong == []
+
+
+def test_the_real_server_gives_a_long_training_with_every_spike(
+    server: Server, browser: Browser, tmp_path: Path
+) -> None:
+    training, steps = new_id(), 20_000
+    folder = server.data_dir.parent / "elsewhere" / training
+    lock = hold(folder)
+    config = TrainingConfig(model="demo", datasets=("stdlib",), total_steps=steps)
+    created = TrainingCreated(name="long", config=config)
+    emitter = Emitter(folder, training, address=lambda: read_address(server.data_dir), created=created)
+    try:
+        emitter.emit(TrainingStarted(pid=1, host="elsewhere", device="cpu", saes=(Sae(layer=1, hook="resid_post"),)))
+        for step in range(1, steps + 1):
+            emitter.emit(spiked(step, total=steps))
+        assert emitter.flush(60)
+    finally:
+        emitter.close(0)
+        lock.release()
+    answer = httpx.get(f"{server.url}export.html?training={training}", timeout=60)
+    assert answer.status_code == 200
+    assert answer.headers["content-disposition"].startswith('attachment; filename="long.html"')
+    assert len(answer.content) <= 3_000_000
+    file = tmp_path / "long.html"
+    file.write_bytes(answer.content)
+    wrong: list[str] = []
+    page = opened(browser, file, wrong)
+    page.wait_for_function("window.Bokeh?.documents.length && Bokeh.documents.every(doc => doc.is_idle)")
+    for column, line in LINES.items():
+        values = page.evaluate(
+            "column => Array.from(Bokeh.documents[0].get_model_by_name('steps').data[column])", column
+        )
+        assert sum(value >= line.spike * 0.999 for value in values) == SPIKES, column
     page.context.close()
     assert wrong == []
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from bokeh.document import Document
 from bokeh.document.events import ColumnsStreamedEvent, DocumentChangedEvent
+from bokeh.io.doc import patch_curdoc
 from bokeh.models import HoverTool
 
 from ui.charts.analysis import Densities, Frontier
@@ -93,8 +94,8 @@ def test_names_are_text_in_what_is_read_on_hovering() -> None:
 
 
 def test_holoviews_leaves_the_documents_theme_alone() -> None:
-    from bokeh.io import curdoc
-
-    theme = curdoc().theme
-    Densities(LINES, {"run0": [1, 2]})
-    assert curdoc().theme is theme
+    document = Document()
+    theme = document.theme
+    with patch_curdoc(document):
+        Densities(LINES, {"run0": [1, 2]})
+    assert document.theme is theme

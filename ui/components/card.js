@@ -30,7 +30,7 @@ export function render({model, view}) {
   }
   const heading = el("div", {class: "heading"}, name, pencil)
   const status = el("span", {class: "status quiet", "aria-live": "polite"})
-  const verdict = el("span", {class: "status quiet verdict", "data-verdict": ""})
+  const verdict = el("span", {class: "verdict", hidden: true})
   const chips = el("div", {class: "chips"})
   const buttons = el("div", {class: "buttons"})
   const links = el("div", {class: "links"})
@@ -95,7 +95,7 @@ export function render({model, view}) {
     verdict.hidden = !card.verdict
     if (card.verdict) {
       setText(verdict, `Evaluation: ${card.verdict.label}`)
-      setClass(verdict, `status ${card.verdict.tone} verdict`)
+      setClass(verdict, `verdict ${card.verdict.tone}`)
       verdict.title = card.verdict.title
     }
     drawChips(card.chips)
