@@ -25,6 +25,7 @@ from . import theme
 from .feed import Feed
 from .gateway import Gateway
 from .pages.new_training import NewTrainingPage
+from .pages.sql import SqlPage
 from .pages.templates import TemplatesPage
 from .pages.training import TrainingPage
 from .pages.trainings import TrainingsPage
@@ -45,6 +46,8 @@ def find_page(session: Session, route: Route) -> View:
             return NewTrainingPage(session, route)
         case "templates":
             return TemplatesPage(session, route)
+        case "sql":
+            return SqlPage(session, route)
     return TrainingsPage(session, route)
 
 

@@ -12,5 +12,5 @@ class Navigation(Component):
     _stylesheets = style("navigation.css")
 
     def at(self, page: str) -> None:
-        """`page` is shown: `trainings`, `templates` or `new`."""
+        """`page` is shown: `trainings`, `templates`, `sql` or `new`."""
         self.present({"page": page})
