@@ -27,6 +27,7 @@ from .feed import Feed
 from .gateway import Gateway
 from .pages.compare import ComparePage
 from .pages.new_training import NewTrainingPage
+from .pages.sql import SqlPage
 from .pages.templates import TemplatesPage
 from .pages.training import TrainingPage
 from .pages.trainings import TrainingsPage
@@ -49,6 +50,8 @@ def find_page(session: Session, route: Route) -> View:
             return ComparePage(session, route)
         case "templates":
             return TemplatesPage(session, route)
+        case "sql":
+            return SqlPage(session, route)
     return TrainingsPage(session, route)
 
 

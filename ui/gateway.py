@@ -22,6 +22,10 @@ _INSPECTION = 150.0
 """Seconds for answers that may wait for a child process to look at a model or data set."""
 
 
+_QUESTION = 120.0
+"""Seconds for an answer in SQL, which the server ends by itself before."""
+
+
 class FieldProblem(msgspec.Struct, frozen=True):
     """One sentence about one field."""
 
@@ -274,6 +278,40 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     memory_free: int | None = None
 
 
+class SqlColumn(msgspec.Struct, frozen=True, kw_only=True):
+    """A column of an answer, with its type."""
+
+    name: str
+    type: str
+
+
+class SqlAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a question in SQL gives: true at `position`, `seconds` of work; `cut` says why rows are missing."""
+
+    columns: tuple[SqlColumn, ...]
+    data: tuple[list[Any], ...]
+    rows: int
+    cut: str | None = None
+    position: int = 0
+    head: int = 0
+    seconds: float = 0.0
+
+
+class SqlView(msgspec.Struct, frozen=True, kw_only=True):
+    """A view that can be asked, with what its columns mean."""
+
+    name: str
+    comment: str
+    columns: dict[str, str]
+
+
+class SqlSchema(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be asked in SQL, and questions with their statements."""
+
+    views: tuple[SqlView, ...]
+    questions: dict[str, str]
+
+
 class _Models(msgspec.Struct, frozen=True, kw_only=True):
     data: tuple[ModelRegistered, ...]
 
@@ -513,6 +551,15 @@ class Gateway:
     async def duplicate_template(self, template_id: str) -> Created:
         """A copy of a template, under a name of its own."""
         return self._decode(await self._send("POST", f"{_template(template_id)}/duplicate", json={}), Created)
+
+    async def sql(self, statement: str, *, limit: int) -> SqlAnswer:
+        """The answer to a question, of so many rows at most; refused with 503 while its database is not there yet."""
+        body = {"statement": statement, "limit": limit}
+        return self._decode(await self._send("POST", "sql", json=body, timeout=_QUESTION), SqlAnswer)
+
+    async def sql_schema(self) -> SqlSchema:
+        """What can be asked in SQL."""
+        return await self._get("sql/schema", SqlSchema)
 
     async def _get(self, path: str, answer: type[_Answer], query: dict[str, Any] | None = None) -> _Answer:
         return self._decode(await self._send("GET", path, params=query), answer)

@@ -44,7 +44,7 @@ THREADS = 2
 ADDRESS_SPACE = 4 << 30
 """Bytes that the process may map: DuckDB's own limit does not cover all of its functions."""
 
-NICE = 10
+NICE = 15
 PATIENCE = 5.0
 """Seconds that a question waits for the position that it asks for, or for the end of filling."""
 

@@ -149,6 +149,8 @@ async def test_every_snapshot_is_true_at_the_position_that_it_names_while_events
         seen: set[int] = set()
         while not writing.done():
             with replica.snapshot() as (con, position):
+                # It goes on meanwhile, which this snapshot does not see.
+                await asyncio.to_thread(replica.wait, position + 1, 1)
                 counted = await asyncio.to_thread(
                     lambda con=con: con.execute(
                         "SELECT (SELECT count(*) FROM events), (SELECT max(position) FROM metrics),"

@@ -1,5 +1,8 @@
 // The links of the page's head.
-const LINKS = [["trainings", "./", "Trainings"], ["compare", "?page=compare", "Compare"], ["templates", "?page=templates", "Templates"], ["new", "?page=new", "New training"]]
+const LINKS = [
+  ["trainings", "./", "Trainings"], ["compare", "?page=compare", "Compare"], ["templates", "?page=templates", "Templates"],
+  ["sql", "?page=sql", "SQL"], ["new", "?page=new", "New training"],
+]
 
 export function render({model, view}) {
   const links = LINKS.map(([page, href, label]) => el("a", {href, "data-page": page, class: page === "new" ? "new" : null}, label))

@@ -9,6 +9,8 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from core.fields import Problem
+from projections.questions import QUESTIONS
+from projections.views import VIEWS
 
 from .. import problems
 from .operation import Call
@@ -67,6 +69,30 @@ class SqlAnswer(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     head: int
     seconds: float
+
+
+class SqlView(msgspec.Struct, frozen=True, kw_only=True):
+    """A view that can be asked; `columns` says what each column means."""
+
+    name: str
+    comment: str
+    columns: dict[str, str]
+
+
+class SqlSchema(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be asked; `questions` are worked out, each with its statement."""
+
+    views: list[SqlView]
+    questions: dict[str, str]
+
+
+async def get_sql_schema(call: Call) -> SqlSchema:
+    """The views that can be asked in SQL, and twenty questions to begin with."""
+    shown = [
+        SqlView(name=view.name, comment=view.comment, columns={name: said for name, (_, said) in view.columns.items()})
+        for view in VIEWS
+    ]
+    return SqlSchema(views=shown, questions={title: statement.strip() for title, statement in QUESTIONS.items()})
 
 
 async def ask_sql(call: Call) -> Response:

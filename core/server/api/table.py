@@ -191,6 +191,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "POST", "sql", sql.ask_sql, sql.SqlAnswer, body=sql.AskSql, refusals=(413, 415, 422, 503), downloads=(ARROW,)
     ),
+    Operation("GET", "sql/schema", sql.get_sql_schema, sql.SqlSchema),
     Operation("POST", "maintenance/rebuild", system.start_rebuild, Job, 202, refusals=(409,)),
     Operation("POST", "maintenance/verify", system.start_verify, Job, 202, refusals=(409,)),
     Operation(
