@@ -213,7 +213,8 @@ async def test_what_reaches_out_is_refused_with_a_reason(watched: Watched, kind:
     await whole(watched)
     await watched.unharmed()
     made = {str(path) for path in watched.data.rglob("*")} - before
-    assert {path for path in made if "/sql/" not in path} == set()
+    # The log's write-ahead log comes and goes by itself.
+    assert {path for path in made if "/sql/" not in path and not path.endswith("/log.duckdb.wal")} == set()
 
 
 @pytest.mark.parametrize("statement", list(SIZE), ids=[each[:40] for each in SIZE])
