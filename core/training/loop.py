@@ -233,8 +233,9 @@ def students_of(snapshot: checkpoint.Snapshot, config: TrainingConfig, device: t
 
     Raises `CheckpointMismatch` where `config` would train something else.
     """
-    now, then = _plain(config), snapshot.state["config"]
-    changed = sorted(name for name in now if name not in _FREE and now[name] != then.get(name))
+    # A field that the checkpoint's program did not have yet was what its default is.
+    now, then = _plain(config), {**_plain(TrainingConfig()), **snapshot.state["config"]}
+    changed = sorted(name for name in now if name not in _FREE and now[name] != then[name])
     if changed:
         raise CheckpointMismatch(
             f"The configuration differs from that of the checkpoint of step {snapshot.step:,} in"

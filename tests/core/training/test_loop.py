@@ -182,6 +182,17 @@ def test_every_architecture_goes_on_where_it_was(kind: str, left_out: str | None
     assert last.loss == pytest.approx(last.loss_reconstruction + last.loss_sparsity + last.loss_auxiliary, rel=1e-4)
 
 
+def test_a_checkpoint_from_before_a_field_is_taken_as_with_its_default(
+    halves: tuple[Loop, list[StepTrained], Snapshot],
+) -> None:
+    _, _, snapshot = halves
+    for field in ("shuffle", "variants", "micro_batch_size"):
+        del snapshot.state["config"][field]
+    students_of(snapshot, config(), CPU)
+    with pytest.raises(CheckpointMismatch, match="micro_batch_size"):
+        students_of(snapshot, config(micro_batch_size=32), CPU)
+
+
 def test_a_checkpoint_of_another_configuration_is_refused_by_field(
     halves: tuple[Loop, list[StepTrained], Snapshot],
 ) -> None:
