@@ -30,6 +30,8 @@ pc: Any = _compute
 STEPS = table_of("StepTrained")
 _TAIL = 4_096
 """Positions before the end of a stream in which its last steps are looked for first."""
+_ROWS = 8
+"""Positions that are looked at for each step that is asked for: SAEs, and what lies between."""
 _FEW = 10_000
 _FARTHEST = 1_000_000
 
@@ -229,7 +231,7 @@ def _extent(con: DuckDBPyConnection, stream: str) -> _Extent:
 
 def _latest(con: DuckDBPyConnection, source: _Source, extent: _Extent, limit: int) -> Any:
     """The last `limit` steps, the newest first, where they lie near the end of the stream; None where they do not."""
-    window = max(_TAIL, 8 * limit)
+    window = max(_TAIL, _ROWS * limit)
     # Steps that count ascend with their positions.
     while window < _FARTHEST and extent.last - window > extent.first:
         sql = f"SELECT {', '.join(source.columns)} FROM ({source.sql} AND position > {extent.last - window})"

@@ -53,7 +53,8 @@ def _new(activation: str, *, skip: bool = False, rank: int | None = None, **sett
         "source_centre": torch.linspace(-2, 4, SOURCE),
         "dtype": torch.float64,
     }
-    return kinds[activation](**shared, **_settings(activation), **({"rank": rank} if skip else {}), **settings)
+    own = {"rank": rank} if skip else {}
+    return kinds[activation](**{**shared, **_settings(activation), **own, **settings})
 
 
 def _under_way(activation: str, products: str, **settings: Any) -> Transcoder:
@@ -155,7 +156,8 @@ def test_it_begins_at_the_targets_mean_with_latents_centred_on_the_source(activa
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_targets_bias_is_not_subtracted_from_what_it_reads(activation: str) -> None:
-    model, (x, _) = _under_way(activation, "dense"), _batch()
+    # As wide as the source: nothing but the rule keeps it from being subtracted.
+    model, (x, _) = _under_way(activation, "dense", width=SOURCE, centre=torch.zeros(SOURCE)), _batch()
     before = model.encode(x)
     with torch.no_grad():
         model.b_dec.add_(10.0)
