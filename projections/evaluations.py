@@ -77,6 +77,7 @@ class Evaluations(Projection):
     """The newest evaluation of every step and SAE, less those beyond the step of a later resume."""
 
     name = "evaluations"
+    version = 2
     types = frozenset({"EvaluationMade", "TrainingResumed"})
     schema = (EVALUATIONS,)
 

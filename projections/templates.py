@@ -87,6 +87,7 @@ class Templates(Projection):
     """Every template as it is now; deleted ones are kept and marked."""
 
     name = "templates"
+    version = 2
     types = frozenset(
         {
             "TemplateSaved",

@@ -158,6 +158,7 @@ class Trainings(Projection):
     """
 
     name = "trainings"
+    version = 2
     types = frozenset(
         {
             "TrainingCreated",

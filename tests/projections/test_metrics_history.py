@@ -264,7 +264,7 @@ def test_the_last_steps_are_found_from_the_end_whatever_was_resumed_and_lies_bet
             steps(log, begin + 1, begin + count, saes)
             log.append(*(("training-two", step(n + 1)) for n in range(others)), ("training-two", step(99)))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(metrics, "_TAIL", 2)
+            patch.setattr(metrics, "_TAIL", 3)
             patch.setattr(metrics, "_ROWS", 1)
             found = shown(log, "step", "sae", limit=limit, order="desc")
         assert found == [(each, sae) for each in counted[-limit:][::-1] for sae in range(saes)]

@@ -135,6 +135,12 @@ def test_a_transcoder_that_gives_what_its_target_is_loses_nothing(lm: LanguageMo
     event = _evaluate(lm, student)
     assert _known(event.fvu) > 0.99
     assert event.ce_spliced == pytest.approx(_known(event.ce_ablated_zero), abs=1e-4)
+    # What is replaced is the target, wherever the source lies.
+    elsewhere = replace(student, pair=(0, "resid_post"), target=(2, "resid_post"))
+    nothing = _evaluate(lm, _student("nothing", layer=2))
+    event = _evaluate(lm, elsewhere)
+    assert event.ce_ablated_zero == pytest.approx(_known(nothing.ce_ablated_zero), rel=1e-6)
+    assert event.ce_spliced == pytest.approx(_known(nothing.ce_ablated_zero), abs=1e-4)
     judgement, (reason,) = verdict(recovered=0.99, dead_share=0.0, l0=4.0, wanted_l0=4.0, fvu=0.5, fvu_affine=0.4)
     assert (judgement, reason) == ("watch", "An affine map without latents leaves less unexplained (40.0%).")
 
