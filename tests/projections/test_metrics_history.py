@@ -240,6 +240,17 @@ def test_logged_metrics_are_preempted_and_down_sampled_like_steps(log: Log) -> N
     assert max(table["reward"].to_pylist()) == 1_000.0
 
 
+def test_a_window_that_begins_within_a_step_does_not_lose_the_sae_before_it(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps(log, 1, 10, saes=2)
+    tables.save_stream_heads(log.con, tables.stream_heads(log.con), log.head)
+    # The last three rows: step 10, and of step 9 the second SAE only.
+    monkeypatch.setattr(metrics, "_TAIL", 3)
+    monkeypatch.setattr(metrics, "_ROWS", 1)
+    assert shown(log, "step", "sae", limit=2, order="desc") == [(10, 0), (10, 1), (9, 0), (9, 1)]
+
+
 @pytest.mark.slow
 @settings(max_examples=40)
 @given(
