@@ -149,8 +149,17 @@ def resolve(config: TrainingConfig, known: Known) -> TrainingConfig:
     resolved = msgspec.structs.replace(config, **filled)
     if config.variants is None:
         return resolved
-    each = tuple(differences(resolved, resolve(one, known)) for one in configurations(config))
-    return msgspec.structs.replace(resolved, variants=each)
+    each = [resolve(one, known) for one in configurations(config)]
+    # A default that a variant does not have (a target, beside a coefficient of its own) is not for it to inherit.
+    unlike = {name: None for name in filled if any(_lacks(one, name) for one in each)}
+    resolved = msgspec.structs.replace(resolved, **unlike)
+    return msgspec.structs.replace(resolved, variants=tuple(differences(resolved, one) for one in each))
+
+
+def _lacks(config: TrainingConfig, field: str) -> bool:
+    """Whether a resolved configuration leaves a field open that it could have."""
+    chosen = {"architecture_type": config.architecture_type, "activation": config.activation}
+    return getattr(config, field) is None and applies(field, chosen)
 
 
 def _examined(

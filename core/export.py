@@ -26,6 +26,7 @@ from events.training import Sae, sae_name
 
 from .hook_names import FAMILIES, TRANSFORMER_LENS, place
 from .run import RunSpec
+from .variants import merged
 
 Tensors = dict[str, np.ndarray]
 
@@ -73,7 +74,7 @@ def _own(config: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """The configuration of one SAE: that of the training, or what its variant makes of it."""
     if "variant" not in facts:
         return config
-    return {**config, **config["variants"][facts["variant"]], "variants": None}
+    return {**merged(config, config["variants"][facts["variant"]]), "variants": None}
 
 
 def _exported(config: dict[str, Any], facts: dict[str, Any], tensors: Tensors, spec: RunSpec, step: int) -> Exported:

@@ -137,22 +137,24 @@ class Question:
         began = time.monotonic()
         try:
             yield
-        except duckdb.InterruptException as error:
-            raise StatementRefused(self._ended or "The question was ended.") from error
-        except (duckdb.OutOfMemoryException, MemoryError) as error:
-            said = str(error).partition("\n")[0]
-            raise StatementRefused(
-                f"This needs more memory or temporary space than there is for it: {said}."
-            ) from error
-        except duckdb.FatalException as error:
-            raise DatabaseFallen(str(error).partition("\n")[0]) from error
-        except duckdb.Error as error:
-            raise refusal(error, self._statement) from error
+        except (duckdb.Error, OSError, MemoryError) as error:
+            raise self._said(error) from error
         finally:
             self._left -= time.monotonic() - began
             with self._changed:
                 self._step += 1
                 self._changed.notify_all()
+
+    def _said(self, error: Exception) -> Exception:
+        """What went wrong, in a sentence. Of any batch but the first DuckDB's error comes through Arrow, as text."""
+        text = str(error).partition("\n")[0]
+        if isinstance(error, duckdb.InterruptException) or "INTERRUPT Error" in text:
+            return StatementRefused(self._ended or "The question was ended.")
+        if isinstance(error, (duckdb.OutOfMemoryException, MemoryError)) or "Out of Memory Error" in text:
+            return StatementRefused(f"This needs more memory or temporary space than there is for it: {text}.")
+        if isinstance(error, duckdb.FatalException) or "FATAL Error" in text:
+            return DatabaseFallen(text)
+        return refusal(error, self._statement)
 
     def _guard(self, step: int, left: float) -> None:
         """In a thread of its own: ends the step when its time is over or nobody wants it any more."""

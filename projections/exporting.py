@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
+import duckdb
 import msgspec
 from duckdb import DuckDBPyConnection
 
@@ -102,11 +103,16 @@ def export(replica: Replica, folder: Path, progress: Progress = lambda done, tot
 
 def _read(path: Path) -> Manifest | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:
         raise ExportRefused(f"{path} is no manifest of an export: {error}.") from error
+    for id, file in manifest.metrics.items():
+        # What it names is asked for and deleted by that name.
+        if not is_id(id) or file.path != f"{METRICS}/{id}.parquet":
+            raise ExportRefused(f"{path} is no manifest of an export: it has {file.path!r} for the training {id!r}.")
+    return manifest
 
 
 def _is_there(folder: Path, file: Exported) -> bool:
@@ -126,7 +132,10 @@ def _changed(con: DuckDBPyConnection, after: int) -> set[str]:
 def _write(con: DuckDBPyConnection, question: str, folder: Path, path: str) -> Exported:
     file = folder / path
     part = file.with_name(file.name + ".part")
-    written = first(con, f"COPY ({question}) TO {quoted(part)} (FORMAT parquet, COMPRESSION zstd)")
+    try:
+        written = first(con, f"COPY ({question}) TO {quoted(part)} (FORMAT parquet, COMPRESSION zstd)")
+    except duckdb.Error as error:
+        raise ExportRefused(f"{file} cannot be written: {str(error).partition(chr(10))[0]}.") from error
     assert written is not None
     part.replace(file)
     return Exported(path=path, rows=written[0], size=file.stat().st_size)

@@ -73,7 +73,11 @@ def check(con: DuckDBPyConnection, statement: str) -> None:
     kind = found[0].type.name
     asked = statement
     if kind == "EXPLAIN":
-        asked = _EXPLAIN.sub("", statement, count=1)
+        # Only at its very beginning: elsewhere the word may stand in a comment, and what follows it be another's.
+        explained = _EXPLAIN.match(statement)
+        if explained is None:
+            raise StatementRefused("A question that begins with EXPLAIN has nothing before it, no comment either.")
+        asked = statement[explained.end() :]
     elif kind != "SELECT":
         what = "PIVOT as a statement" if kind == "MULTI" else kind.replace("_", " ")
         raise StatementRefused(f"Only questions are answered: {QUESTIONS}. This is {what}.")
@@ -92,6 +96,8 @@ def _tree(con: DuckDBPyConnection, statement: str) -> Any:
         raise StatementRefused(
             f"Only questions are answered: {QUESTIONS}. This is something else ({tree.get('error_message')})."
         )
+    if len(tree.get("statements") or ()) != 1:
+        raise StatementRefused(f"Only questions are answered: {QUESTIONS}. There is none in this.")
     return tree
 
 

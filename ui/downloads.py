@@ -65,6 +65,7 @@ async def _made(gateway: Gateway, ids: list[str]) -> tuple[int, bytes, str]:
     """The child's exit status, the file, and what it says on standard error."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",
         "-m",
         "ui.export",
         "--api",

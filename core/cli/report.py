@@ -21,7 +21,7 @@ def export_html(options: argparse.Namespace) -> int:
     target: Path = options.to or Path(f"{ids[0] if len(ids) == 1 else 'comparison'}.html")
     # The dashboard's own program draws it: this process knows nothing of charts.
     made = subprocess.run(
-        [sys.executable, "-m", "ui.export", "--api", address.url, "--out", str(target), "--", *ids],
+        [sys.executable, "-P", "-m", "ui.export", "--api", address.url, "--out", str(target), "--", *ids],
         env={**os.environ, **({"SAESTUDIO_TOKEN": address.token} if address.token else {})},
         stderr=subprocess.PIPE,
         text=True,

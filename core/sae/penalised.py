@@ -160,9 +160,10 @@ class Penalised(SparseAutoencoder):
     def survey(self, parts: Parts, step: int) -> Whole:
         whole = super().survey(parts, step)
         # Of what the step will use: which latents are active does not depend on the coefficient.
-        fired = torch.stack([(self.encode(x).values > 0).sum() for x, _ in parts]).sum()
-        l0 = fired / whole.tokens
-        return whole._replace(coefficient=self.control.coefficient(l0, torch.isfinite(whole.spread), step))
+        values = [self.encode(x).values for x, _ in parts]
+        l0 = torch.stack([(each > 0).sum() for each in values]).sum() / whole.tokens
+        valid = torch.isfinite(whole.spread + torch.stack([each.sum() for each in values]).sum())
+        return whole._replace(coefficient=self.control.coefficient(l0, valid, step))
 
     def settle(self, seen: Seen, tokens: int, step: int) -> None:
         super().settle(seen, tokens, step)
@@ -197,18 +198,21 @@ class SizePenalised(Penalised):
         return cls(control=control, **cls.own_settings(config), **shared)
 
     @torch.no_grad()
-    def resample(self, x: Tensor, seed: int) -> Tensor:
+    def resample(self, x: Tensor, seed: int, part: int | None = None) -> Tensor:
         """Let dead latents begin anew as directions of tokens of `x (B, n)` that are reconstructed badly (Bricken et
         al. 2023): decoder rows of the live ones' mean norm, encoder rows of a fifth of theirs, biases 0.
 
-        Returns which they are (n_resampled), so that what the optimiser remembers of them can be forgotten.
+        `part` tokens are looked at at once (None: all). Returns which they are (n_resampled), so that what the
+        optimiser remembers of them can be forgotten.
         """
         dead = self.firing.dead
         alive = torch.ones(self.latents, dtype=torch.bool, device=dead.device)
         alive[dead] = False
         if dead.numel() == 0 or not bool(alive.any()):
             return dead[:0]
-        tokens = draw_by_error((x - self.reconstruct(x)).square().sum(dim=1), dead.numel(), seed)
+        parts = x.split(part or x.shape[0])
+        errors = torch.cat([(one - self.reconstruct(one)).square().sum(dim=1) for one in parts])
+        tokens = draw_by_error(errors, dead.numel(), seed)
         dead = dead[: len(tokens)]
         directions = x[tokens] - self.b_dec
         directions = directions / directions.norm(dim=1, keepdim=True).clamp_min(1e-12)

@@ -80,6 +80,7 @@ def draw_by_error(error: Tensor, count: int, seed: int) -> Tensor:
     """`count` different tokens, drawn in proportion to the squares of their `error (B)`, a squared norm each
     (Bricken et al. 2023): their numbers, at most as many as have any error. Waits for the device."""
     weight = error.double().square().cpu()
+    weight = torch.where(torch.isfinite(weight), weight, 0.0)
     count = min(count, int((weight > 0).sum()))
     if count == 0:
         return torch.zeros(0, dtype=torch.int64, device=error.device)

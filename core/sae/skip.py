@@ -33,7 +33,8 @@ class Skip(Transcoder):
         like = self.W_dec.detach()
         self.W_skip = nn.Parameter(like.new_zeros(target, source if rank is None else rank))
         if rank is not None:
-            generator = torch.Generator().manual_seed(seed)
+            # Another seed than that of the encoder, whose first directions these would be.
+            generator = torch.Generator().manual_seed((seed + 1) % 2**63)
             reading = torch.randn(rank, source, generator=generator) / source**0.5
             self.Q_skip = nn.Parameter(reading.to(like))
 

@@ -10,6 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LEAST = 10
+"""Tokens a dimension that the map is fitted on at least: with fewer it fits what they have by chance, and explains
+less of the rest than it could."""
+
 _RIDGE = 1e-6
 """As a share of the source's mean variance a dimension: enough for a solution where dimensions depend on each other."""
 
@@ -50,7 +54,7 @@ class AffineFit:
     def fvu(self) -> float | None:
         """The fraction of the target's variance that the map leaves unexplained; None where there is too little."""
         fitted, judged = self._fitted, self._judged
-        if fitted.tokens < 2 or judged.tokens < 2:
+        if fitted.tokens < LEAST * fitted.x.shape[0] or judged.tokens < 2:
             return None
         mean_x, mean_t = fitted.x / fitted.tokens, fitted.t / fitted.tokens
         covariance = fitted.xx / fitted.tokens - torch.outer(mean_x, mean_x)

@@ -82,10 +82,11 @@ class _Sums:
     product: Tensor
     fired: Tensor
     affine: AffineFit | None
-    """What a map without latents would leave unexplained; None for an autoencoder, which could copy."""
+    """What a map without latents would leave unexplained, shared by all SAEs of the same source and target; None for
+    an autoencoder, which could copy."""
 
     @classmethod
-    def zero(cls, student: Student, device: torch.device) -> _Sums:
+    def zero(cls, student: Student, affine: AffineFit | None, device: torch.device) -> _Sums:
         sae, width = student.sae, student.width
 
         def scalar() -> Tensor:
@@ -98,12 +99,10 @@ class _Sums:
             output_square=scalar(),
             product=scalar(),
             fired=torch.zeros(sae.latents, dtype=torch.int64, device=device),
-            affine=None if sae.autoencoder else AffineFit(student.source_width, width, device),
+            affine=affine,
         )
 
-    def add(self, source: Tensor, target: Tensor, output: Tensor, code: Code) -> None:
-        if self.affine is not None:
-            self.affine.add(source, target)
+    def add(self, target: Tensor, output: Tensor, code: Code) -> None:
         target, output = target.double(), output.double()
         self.error += (target - output).square().sum()
         self.target += target.sum(dim=0)
@@ -151,12 +150,19 @@ class Evaluating(ABC):
 
     def _reconstruct(self, limit: int, deadline: float, interrupted: Callable[[], bool]) -> tuple[list[_Sums], int]:
         students = self._students
-        sums = [_Sums.zero(student, self._device) for student in students]
+        affine = {
+            (student.pair, student.target): AffineFit(student.source_width, student.width, self._device)
+            for student in students
+            if not student.sae.autoencoder
+        }
+        sums = [_Sums.zero(one, affine.get((one.pair, one.target)), self._device) for one in students]
         tokens = 0
         for raw in self._batches(limit):
             for student, each in zip(students, sums, strict=True):
                 output, code = student.reconstruct(raw[student.pair])
-                each.add(raw[student.pair], raw[student.target], output, code)
+                each.add(raw[student.target], output, code)
+            for (source, target), fit in affine.items():
+                fit.add(raw[source], raw[target])
             tokens += len(raw[students[0].pair])
             if time.monotonic() > deadline or interrupted():
                 break

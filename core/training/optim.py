@@ -41,13 +41,14 @@ class Adam:
         rates: Mapping[str, float] | None = None,
     ) -> None:
         self._named = dict(parameters)
+        self.rates = dict(rates or {})
         self._clip = clip
         apart = set(unclipped)
         self._clipped = [parameter for name, parameter in self._named.items() if name not in apart]
         self._apart = [parameter for name, parameter in self._named.items() if name in apart]
         # `grad_scale` and `found_inf`, by which a step is scaled or skipped on the device, belong to an optimiser as a
         # whole: what is not clipped needs one of its own.
-        factors = {self._named[name]: factor for name, factor in (rates or {}).items()}
+        factors = {self._named[name]: factor for name, factor in self.rates.items()}
         self._optimisers = [
             _fused(parameters, weight_decay, factors) for parameters in (self._clipped, self._apart) if parameters
         ]
@@ -77,11 +78,12 @@ class Adam:
         for parameter in self._named.values():
             parameter.grad = None
 
-    def forget(self, rows: Tensor, latents: int) -> None:
-        """Set the moments of these latents to 0, in every parameter that has a row for each of the `latents`."""
-        for optimiser in self._optimisers:
-            for parameter, state in optimiser.state.items():
-                if parameter.shape[0] == latents:
+    def forget(self, names: Iterable[str], rows: Tensor) -> None:
+        """Set the moments of these rows of the parameters called `names` to 0."""
+        for name in names:
+            for optimiser in self._optimisers:
+                state = optimiser.state.get(self._named[name])
+                if state:
                     state["exp_avg"][rows] = 0
                     state["exp_avg_sq"][rows] = 0
 

@@ -76,9 +76,11 @@ class Student:
         *,
         target: Pair | None = None,
         variant: int | None = None,
+        rates: Mapping[str, float] | None = None,
     ) -> Student:
         """An untrained SAE for the activations that `ends` describes; `config` has its defaults filled in, `target` is
-        what a transcoder gives, `variant` which one of a training's configurations it is."""
+        what a transcoder gives, `variant` which one of a training's configurations it is, `rates` by how much
+        some parameters learn faster (None: as its architecture says)."""
         sae = architecture(config.architecture_type, config.activation).from_config(config, ends, device)
         normalisation, target_normalisation = ends.source.normalisation, ends.target.normalisation
         clip = target_normalisation.variance**-0.5 if config.grad_clip_norm is None else config.grad_clip_norm
@@ -87,7 +89,7 @@ class Student:
             weight_decay=config.weight_decay,
             clip=clip,
             unclipped=type(sae).unclipped,
-            rates=sae.rates,
+            rates=sae.rates if rates is None else rates,
         )
         return cls(
             pair,
@@ -130,7 +132,9 @@ class Student:
         interval = self.config.resample_interval
         if interval and step % interval == 0 and step < self.config.total_steps and isinstance(sae, SizePenalised):
             sae.firing.refresh()
-            self.optimiser.forget(sae.resample(x[: self.part], (self.config.seed + step) % 2**63), sae.latents)
+            rows = sae.resample(x, (self.config.seed + step) % 2**63, self.part)
+            of_latents = (name for name, _ in sae.named_parameters() if name != "b_dec")
+            self.optimiser.forget(of_latents, rows)
         coefficient = losses.coefficient
         figures = (
             losses.total.detach(),
@@ -229,6 +233,9 @@ class Student:
         """What a checkpoint says of it beside its tensors."""
         layer, hook = self.pair
         facts: dict[str, Any] = {"layer": layer, "hook": hook, "normalisation": asdict(self.normalisation)}
+        facts["rates"] = self.optimiser.rates
+        if self.part != self.config.micro_batch_size:
+            facts["part"] = self.part
         if self.variant is not None:
             facts["variant"] = self.variant
         if not self.sae.autoencoder:
@@ -255,7 +262,12 @@ class Student:
                 source, Scaled(Normalisation(**facts["target_normalisation"]), torch.zeros_like(tensors["b_dec"]))
             )
             target = (facts["target_layer"], facts["target_hook"])
-        return cls.new(own, (facts["layer"], facts["hook"]), ends, device, target=target, variant=variant)
+        # Thresholds learnt at twice the rate before checkpoints said so.
+        rates = facts.get("rates", {"theta": 2.0} if "theta" in tensors else {})
+        pair: Pair = (facts["layer"], facts["hook"])
+        student = cls.new(own, pair, ends, device, target=target, variant=variant, rates=rates)
+        student.part = facts.get("part", student.part)
+        return student
 
 
 def rate(config: TrainingConfig, step: int) -> float:

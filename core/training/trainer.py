@@ -280,10 +280,11 @@ class _Run:
             self._narration.step()
             if step % config.log_interval == 0:
                 self._narration.interval()
-            if config.checkpoint_interval and step % config.checkpoint_interval == 0 and step < config.total_steps:
-                self._save("interval")
+            # Before the checkpoint, which says how good it is.
             if evaluate_every and step % evaluate_every == 0 and step < config.total_steps:
                 self._evaluate(last=False)
+            if config.checkpoint_interval and step % config.checkpoint_interval == 0 and step < config.total_steps:
+                self._save("interval")
         self._save("end")
         self._narration.step(last=True)
         self._narration.summary(self._evaluate(last=True))

@@ -147,7 +147,7 @@ def test_five_hundred_trainings_are_there_by_scrolling_and_stay_live(
         )
         return tab.page.locator(".c-name a").count() == 500
 
-    wait_until(at_the_end, "all rows")
+    wait_until(at_the_end, "all rows", 90)
     last = tab.page.get_by_role("row").filter(has=tab.page.get_by_role("link", name="run 0", exact=True))
     studio.start(found[0])
     studio.train(found[0], 1, 500)

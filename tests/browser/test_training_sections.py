@@ -125,7 +125,7 @@ def test_checkpoints_come_and_go_live_and_are_deleted_with_a_second_click(
     rows = section.locator("tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("1,000")
-    expect(rows.first.get_by_role("link")).to_have_attribute(
+    expect(rows.first.get_by_role("link", name="Download the checkpoint")).to_have_attribute(
         "href", f"api/v1/trainings/{training}/checkpoints/1000/download"
     )
     delete = rows.first.locator("button")

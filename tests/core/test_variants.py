@@ -39,6 +39,9 @@ def test_each_variant_is_the_configuration_that_it_would_be_alone() -> None:
         {"k": 8},
         {"seed": 3, "learning_rate": 1e-3},
         {"architecture_type": "jumprelu", "target_l0": 0.01, "initial_threshold": 0.1},
+        {"architecture_type": "jumprelu", "sparsity_coeff": 0.5},
+        {"architecture_type": "standard"},
+        {"architecture_type": "standard", "l1_alpha": 0.01},
         {"latent_dim": 512, "top_k_sparsity": 5},
         {},
     ]
@@ -46,6 +49,13 @@ def test_each_variant_is_the_configuration_that_it_would_be_alone() -> None:
     together = configurations(resolved(**base, variants=variants))
     alone = [resolved(**base, **variant) for variant in variants]
     assert list(together) == alone
+
+
+def test_a_coefficient_of_its_own_keeps_a_variant_from_the_others_target() -> None:
+    variants: list[dict[str, Any]] = [{}, {"l1_alpha": 0.01}]
+    config = resolved(architecture_type="standard", variants=variants)
+    assert [one.target_l0 for one in configurations(config)] == [16 / 2048, None]
+    assert resolve(config, MODEL) == config
 
 
 def test_what_is_stored_says_what_was_run_and_resolves_to_itself() -> None:

@@ -103,6 +103,11 @@ async def test_an_export_that_was_ended_is_completed_by_the_next(
             export(replica, tmp_path / "out", ends)
         manifest, _ = await exported(client, replica, tmp_path / "out")
         assert set(manifest.metrics) == {one, two}
+        whole = (tmp_path / "out" / "manifest.json").read_text()
+        (tmp_path / "out" / "manifest.json").write_text(whole.replace(f"metrics/{one}", "../outside"))
+        with pytest.raises(ExportRefused, match="is no manifest of an export"):
+            await exported(client, replica, tmp_path / "out")
+        (tmp_path / "out" / "manifest.json").write_text(whole)
         (tmp_path / "out" / "metrics" / f"{one}.parquet").unlink()
         again, written = await exported(client, replica, tmp_path / "out")
         assert written > 0

@@ -120,6 +120,14 @@ async def test_a_wrong_statement_gets_duckdbs_words_with_line_and_column(client:
         assert answer.json()["errors"][0]["field"] == "statement"
 
 
+async def test_what_goes_wrong_after_the_first_rows_is_said_too(client: Client) -> None:
+    await answered(client, "SELECT 1")
+    late = "SELECT CAST(CASE WHEN i < 9000 THEN '1' ELSE 'x' END AS INTEGER) AS n FROM range(10000) AS t(i)"
+    answer = await ask(client, late)
+    assert answer.status_code == 422, answer.text
+    assert "Could not convert string 'x'" in answer.text
+
+
 async def test_every_kind_of_question_is_answered(client: Client) -> None:
     for statement in (
         "FROM trainings",

@@ -128,7 +128,8 @@ def test_a_transcoder_that_gives_what_its_target_is_loses_nothing(lm: LanguageMo
     student = Student((1, "resid_post"), (2, "resid_pre"), source, target, sae, optimiser, TrainingConfig())
     event = _evaluate(lm, student)
     assert _known(event.fvu) < 1e-9
-    assert _known(event.fvu_affine) < 1e-6
+    # The tokens are fewer than ten a dimension.
+    assert event.fvu_affine is None
     assert event.ce_spliced == pytest.approx(_known(event.ce_clean), abs=1e-4)
     assert event.loss_recovered == pytest.approx(1.0, abs=1e-3)
     with torch.no_grad():

@@ -73,7 +73,8 @@ def test_a_transcoder_gives_t_for_x_of_another_width_and_resumes_to_the_bit(tmp_
     assert whole() == "completed"
     (made,) = whole.of(EvaluationMade)
     assert 0 < made.fvu < 1.2
-    assert made.fvu_affine > 0
+    # Sixty rows are held out, too few for an affine map to be judged on.
+    assert made.fvu_affine is None
     (started,) = whole.of(TrainingStarted)
     (sae,) = started.saes
     assert (sae.hook, sae.target_hook) == ("mlp_in", "mlp_out")

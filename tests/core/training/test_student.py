@@ -132,9 +132,13 @@ def test_dead_latents_begin_anew_where_the_reconstruction_is_worst(kind: str) ->
         assert float(moments[f"{name}.exp_avg"][::3].abs().max()) == 0.0
         assert float(moments[f"{name}.exp_avg_sq"][::3].abs().max()) == 0.0
         assert float(moments[f"{name}.exp_avg"][alive].abs().max()) > 0.0
+    assert float(moments["b_dec.exp_avg"].abs().min()) > 0.0
     for step in range(11, 20):
         student.step(source.next_batch(), step, 3e-3)
     assert int((sae.firing.since[::3] == 0).sum()) > 8
+    # A batch that is no number says nothing, and ends nothing.
+    sae.firing.since[::3] = 10**7
+    student.step({PAIRS[0]: torch.full_like(batch[PAIRS[0]], torch.nan)}, 20, 3e-3)
 
 
 def test_its_reconstruction_is_in_raw_units() -> None:
