@@ -25,8 +25,9 @@ from core import run as runs
 from core.decide import awaits_slot, is_live
 from core.run import RunSpec, RunSpecError
 from events.control import ResumeRequested, TrainingCreated, TrainingInterrupted, TrainingLaunched
-from events.errors import EventLogError, SpoolLocked
-from events.spool import hold
+from events.errors import EventLogError
+from events.ids import is_id
+from events.spool import is_held
 from events.status import PROCESS_EXPECTED, TrainingState
 from events.streams import CONTROL
 from projections import trainings
@@ -93,6 +94,8 @@ class Launcher:
         self._studio = studio
         self._launch = launch or LocalProcess()
         self._processes: dict[str, _Process] = {}
+        self._watched: set[str] = set()
+        self._folders: set[str] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -118,10 +121,21 @@ class Launcher:
         """Something may have to be started or ended."""
         self._wake.set()
 
+    def watch(self, training_id: str) -> None:
+        """A process writes the training, whatever its status says: once it is gone, its spool is taken in."""
+        self._watched.add(training_id)
+
     async def reconcile(self) -> None:
-        """Interrupt every training that should have a process and has none."""
+        """Interrupt every training that should have a process and has none, and take in what writers have left that
+        ended before the log heard anything of them."""
+        self._watched |= await asyncio.to_thread(self._new_folders)
         for row in await self._rows(*PROCESS_EXPECTED):
             await self._judge(row.id)
+        for training_id in sorted(self._watched):
+            # Before it is looked at: a writer that comes meanwhile is watched again.
+            self._watched.discard(training_id)
+            if not await self._take_in(training_id):
+                self._watched.add(training_id)
 
     async def resume_interrupted(self) -> None:
         """Resume the interrupted trainings that ask for it (`auto_resume`)."""
@@ -173,7 +187,7 @@ class Launcher:
         folder = self._studio.settings.run_folder(training_id)
         launched = TrainingLaunched(launcher=self._launch.name, host=socket.gethostname())
         ours = self._processes.get(training_id)
-        if (ours is not None and not ours.ended) or await asyncio.to_thread(_is_held, folder):
+        if (ours is not None and not ours.ended) or await asyncio.to_thread(is_held, folder):
             # The process of the last attempt is about to end; or somebody else, or the server before a crash, has
             # started one: then its own events will say so.
             return
@@ -217,9 +231,8 @@ class Launcher:
         if ours is not None and not ours.ended:
             return
         folder = self._studio.settings.run_folder(training_id)
-        if not folder.is_dir() or await asyncio.to_thread(_is_held, folder):
+        if not folder.is_dir() or not await self._take_in(training_id):
             return
-        await asyncio.to_thread(adopt_folder, self._studio.store, folder)
         async with self._studio.deciding:
             state = await self._studio.query(lambda con: trainings.state(con, training_id))
             if state is not None and is_live(state):
@@ -228,6 +241,19 @@ class Launcher:
                 )
                 await self._studio.record(training_id, [interrupted], actor=LAUNCHER)
         self._processes.pop(training_id, None)
+
+    async def _take_in(self, training_id: str) -> bool:
+        """Take in what a writer has left, unless it lives; whether it is gone."""
+        folder = self._studio.settings.run_folder(training_id)
+        await asyncio.to_thread(adopt_folder, self._studio.store, folder)
+        return not await asyncio.to_thread(is_held, folder)
+
+    def _new_folders(self) -> set[str]:
+        """The trainings that have a run folder which was not there when this was last asked."""
+        place = self._studio.settings.trainings
+        found = {folder.name for folder in place.iterdir() if is_id(folder.name)} if place.is_dir() else set()
+        new, self._folders = found - self._folders, found
+        return new
 
     async def _device(self, spec: RunSpec) -> tuple[str, dict[str, str]]:
         """The device that a training gets, and the environment that gives it: of several GPUs, the emptiest one."""
@@ -259,15 +285,6 @@ class Launcher:
             lambda con: trainings.list_(con, status=",".join(statuses), sort="created", limit=1_000_000)
         )
         return rows
-
-
-def _is_held(folder: Path) -> bool:
-    """Whether a process holds the run folder: its trainer lives."""
-    try:
-        hold(folder).release()
-    except SpoolLocked:
-        return True
-    return False
 
 
 def _reason(ours: _Process | None) -> str:

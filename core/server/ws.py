@@ -20,6 +20,7 @@ from starlette.datastructures import QueryParams
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from core.server import intake
+from core.server.launcher import Launcher
 from events import codec, wire
 from events.batch import Page
 from events.codec import EVENT_TYPES, AnyEvent, Format
@@ -230,6 +231,7 @@ class _Writer:
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         self._store: Any = websocket.app.state.studio.store
+        self._launcher: Launcher = websocket.app.state.studio.launcher
         self._actor: str | None = websocket.scope.get("state", {}).get("actor")
         self._training = ""
         self._stream = ""
@@ -296,6 +298,7 @@ class _Writer:
                 with contextlib.suppress(WrongExpectedVersion):  # another connection was faster
                     created = intake.create(store, training, hello.created, hello.created_at, self._actor)
                     await asyncio.wrap_future(created)
+            self._launcher.watch(training)
             claim = await asyncio.wrap_future(
                 store.claim(
                     hello.stream, epoch=hello.epoch, host=hello.host, pid=hello.pid, actor=f"trainer:{training}"

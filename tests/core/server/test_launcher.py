@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
+from bare_server import step
 from server_harness import Client, FakeLaunch, serving
+from websockets.asyncio.client import connect
 
 from core import run as runs
 from core.run import RunSpec
-from events import segment
+from events import segment, wire
 from events.control import TrainingCreated
+from events.emitter import Emitter
+from events.event import Event
+from events.ids import new_id
 from events.spool import hold
 from events.streams import Append
-from events.training import TrainingStopped
+from events.training import Sae, TrainingResumed, TrainingStarted, TrainingStopped
+
+STARTED = TrainingStarted(pid=0, host="here", device="cpu", saes=(Sae(layer=0, hook="resid_post"),))
 
 
 async def steps(client: Client, training: str) -> list[int]:
@@ -155,3 +163,51 @@ async def test_the_run_folder_tells_the_trainer_everything(client: Client) -> No
     assert [dataset.dataset_id for dataset in spec.datasets] == ["words"]
     assert spec.config.learning_rate is not None
     await client.until(training, "completed")
+
+
+def spooled(client: Client, training: str, events: Sequence[Event]) -> None:
+    """A process writes `events` into a training's run folder without reaching the server, and is gone."""
+    folder = client.server.studio.settings.run_folder(training)
+    with hold(folder):
+        emitter = Emitter(folder, training, address=lambda: None, created=TrainingCreated(name="elsewhere"))
+        for event in events:
+            emitter.emit(event)
+        emitter.close(0)
+
+
+async def known(client: Client, training: str) -> None:
+    """Until the log has heard of a training."""
+    async with asyncio.timeout(30), client.commits() as committed:
+        while client.server.studio.store.version(f"control-{training}") == 0:
+            await committed.wait()
+            committed.clear()
+
+
+@pytest.mark.slow
+async def test_what_a_writer_left_that_never_reached_the_server_is_taken_in_while_that_runs(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data", FakeLaunch()) as client:
+        training = new_id()
+        await asyncio.to_thread(spooled, client, training, [STARTED, step(1), step(2)])
+        await known(client, training)
+        await client.until(training, "interrupted", step=2)
+        assert await steps(client, training) == [1, 2]
+
+
+@pytest.mark.slow
+async def test_a_writer_that_is_killed_between_its_claim_and_its_first_events_leaves_nothing_outside(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path / "data", FakeLaunch()) as client:
+        training = new_id()
+        await asyncio.to_thread(spooled, client, training, [STARTED, step(1)])
+        await known(client, training)
+        await client.until(training, "interrupted", step=1)
+        # The next one claims the stream of a training that is interrupted, and nothing of it arrives.
+        version = client.server.studio.store.version(f"training-{training}")
+        url = f"{client.server.url.replace('http', 'ws')}/api/v1/ingest"
+        async with connect(url, proxy=None) as socket:
+            await socket.send(msgspec.msgpack.encode(wire.Hello(stream=f"training-{training}", version=version)))
+            msgspec.msgpack.decode(await socket.recv(), type=wire.Ready)
+            await asyncio.to_thread(spooled, client, training, [TrainingResumed(step=1), STARTED, step(2)])
+        await client.until(training, "interrupted", step=2)
+        assert await steps(client, training) == [1, 2]
