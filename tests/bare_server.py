@@ -39,6 +39,8 @@ class BareServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings = settings
         self.store: EventStore
+        self.writers: set[str] = set()
+        """The trainings that somebody has claimed."""
         self.start()
 
     @property
@@ -48,7 +50,7 @@ class BareServer:
     def start(self) -> None:
         self.store = EventStore.open(self.folder / "log.duckdb", **self.settings)
         app = Starlette(routes=[WebSocketRoute(FOLLOW_PATH, ws.follow), WebSocketRoute(INGEST_PATH, ws.ingest)])
-        app.state.studio = SimpleNamespace(store=self.store)
+        app.state.studio = SimpleNamespace(store=self.store, launcher=SimpleNamespace(watch=self.writers.add))
         config = uvicorn.Config(
             app,
             host="127.0.0.1",
