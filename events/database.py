@@ -33,6 +33,20 @@ _open_here: set[Path] = set()
 _open_lock = threading.Lock()
 
 
+def transacted(con: DuckDBPyConnection, fn: Callable[[DuckDBPyConnection], T]) -> T:
+    """What `fn` gives in a transaction of its own, which is rolled back where it raises."""
+    con.begin()
+    try:
+        answer = fn(con)
+        con.commit()
+    except BaseException:
+        # Nothing is left to be rolled back where the commit failed or the database has fallen.
+        with contextlib.suppress(duckdb.Error):
+            con.rollback()
+        raise
+    return answer
+
+
 class Database:
     """The file at `path`, made where there is none, as the catalogue `log`.
 
@@ -90,16 +104,7 @@ class Database:
 
     def transact(self, fn: Callable[[DuckDBPyConnection], T]) -> T:
         """Runs `fn` in a transaction of its own. Where it or the commit raises, the commit may be durable even so."""
-        self._writer.begin()
-        try:
-            answer = fn(self._writer)
-            self._writer.commit()
-        except BaseException:
-            # Nothing is left to be rolled back where the commit failed or the database has fallen.
-            with contextlib.suppress(duckdb.Error):
-                self._writer.rollback()
-            raise
-        return answer
+        return transacted(self._writer, fn)
 
     def ask(self, query: Callable[[DuckDBPyConnection], T]) -> T:
         """Runs a query on the writing connection, healing the database first where it has fallen."""

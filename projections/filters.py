@@ -71,7 +71,8 @@ def _condition(part: str) -> tuple[str, list[object]]:
     if value.lower() in _NONE:
         if sign not in ("=", "!="):
             raise QueryRefused("where", f"{part.strip()!r}: only = and != can be asked of none.")
-        return f"{text} IS {'NOT ' if sign == '!=' else ''}NULL", []
+        # A configuration is stored whole: what is not set may be an empty text or list there.
+        return f"coalesce({text}, '') {'NOT ' if sign == '!=' else ''}IN ('', '[]')", []
     if sign == "~":
         return f"contains(lower({text}), ?)", [value.lower()]
     if kind == "list":

@@ -24,6 +24,7 @@ from duckdb import DuckDBPyConnection
 from events import tables
 from events.batch import Batch, batch_of_recorded
 from events.client import Follower, FollowRefused, ServerAddress
+from events.database import transacted
 from events.errors import LogClosed
 from events.wire import Subscribed
 
@@ -206,14 +207,7 @@ class Replica:
         with self._lock:
             if self._closed.is_set():
                 raise LogClosed("The replica is closed.")
-            self._writer.begin()
-            try:
-                answer = fn(self._writer)
-                self._writer.commit()
-            except BaseException:
-                with contextlib.suppress(duckdb.Error):
-                    self._writer.rollback()
-                raise
+            answer = transacted(self._writer, fn)
         future.set_result(answer)
         return future
 

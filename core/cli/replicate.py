@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from projections.replica import Replica, Standing
 
 
+LONGEST_AWAY = 10.0
+"""Seconds after which a server that does not answer ends a command that waits for it."""
+
 REPLICA = ".replica.duckdb"
 """What an export keeps in its folder, so that the next one asks the server for the rest only."""
 
@@ -26,14 +30,15 @@ def replicate(options: argparse.Namespace) -> int:
     """Bring a replica up to the log's head; with `--follow` keep it there until Ctrl-C."""
     file: Path = options.db.expanduser().absolute()
     with _filled(options, file) as replica:
-        _tell(options, file, replica.standing)
         if options.follow:
-            if not options.json:
-                output.err().print("Following; Ctrl-C ends it, and then the file can be opened.", markup=False)
+            # From the first word on: whoever reads it may end this at once.
             with contextlib.suppress(KeyboardInterrupt):
+                _tell(options, file, replica.standing)
+                if not options.json:
+                    output.err().print("Following; Ctrl-C ends it, and then the file can be opened.", markup=False)
                 while True:
                     replica.wait(2**63, timeout=60)
-            _tell(options, file, replica.standing)
+        _tell(options, file, replica.standing)
     return 0
 
 
@@ -70,9 +75,12 @@ def _filled(options: argparse.Namespace, file: Path) -> Iterator[Replica]:
     try:
         with Replica(address, file) as replica:
             with output.bar("replicate", quiet=options.json) as show:
+                heard = time.monotonic()
                 while not replica.wait(timeout=0.2):
                     standing = replica.standing
-                    if standing.away is not None and not standing.head:
+                    if standing.away is None:
+                        heard = time.monotonic()
+                    elif not standing.head or time.monotonic() - heard > LONGEST_AWAY:
                         raise Failure(standing.away)
                     show(standing.share)
             yield replica

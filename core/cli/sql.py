@@ -117,10 +117,12 @@ def _writer(form: str, schema: Any) -> Any:
 
     plain = schema.remove_metadata()
     batches: list[Any] = []
+    for field in schema:
+        if form == "csv" and pa.types.is_nested(field.type):
+            raise Failure(f"Column {field.name} has lists or structs, which CSV has not; cast it to VARCHAR.")
+        if form in ("csv", "parquet") and pa.types.is_interval(field.type):
+            raise Failure(f"Column {field.name} has intervals, which {form} has not; cast it to VARCHAR.")
     if form == "csv":
-        for field in schema:
-            if pa.types.is_nested(field.type):
-                raise Failure(f"Column {field.name} has lists or structs, which CSV has not; cast it to VARCHAR.")
         file: Any = csv.CSVWriter(sys.stdout.buffer, plain, write_options=csv.WriteOptions(quoting_style="needed"))
     elif form == "parquet":
         file = parquet.ParquetWriter(sys.stdout.buffer, plain)

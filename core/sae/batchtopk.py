@@ -101,8 +101,9 @@ class BatchTopK(Counted):
         while True:
             values = torch.cat([self._largest(x, candidates) for x, _ in parts])
             cut = _smallest_kept(values, count)
-            # A token whose candidates all lie above the cut may have more.
-            if candidates == self.latents or not bool((values.amin(dim=1) >= cut).any()):
+            # A token whose candidates all lie above the cut may have more. Only a CPU can be asked without waiting.
+            all_there = candidates == self.latents or values.device.type != "cpu"
+            if all_there or not bool((values.amin(dim=1) >= cut).any()):
                 break
             candidates = min(self.latents, CANDIDATES * candidates)
         whole = Whole(tokens, spread(target for _, target in parts), cut=cut.to(torch.float64))

@@ -6,22 +6,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from test_config_rules import MODEL, TEXT
 
 from core.config_rules import Checked, check, resolve
 from core.variants import configurations
-from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import TrainingConfig
-
-MODEL = ModelRegistered(
-    model_id="tiny",
-    source="/models/tiny",
-    hidden_dim=128,
-    layers=4,
-    hooks=("resid_pre", "resid_post", "attn_out", "mlp_in", "mlp_out"),
-    context_size=256,
-    parameters=1_000_000,
-)
-TEXT = DatasetRegistered(dataset_id="text", source="/data/text", format="text")
 
 
 def checked(**fields: Any) -> Checked:

@@ -59,6 +59,10 @@ def test_what_is_wrong_with_a_question_is_one_sentence(served: Cli) -> None:
     assert result.err.startswith("saestudio: Line 1, column 8: Binder Error: Referenced column")
     assert "There is nothing to answer" in served("sql", "").err
     assert "cast it to VARCHAR" in served("sql", "SELECT [1]", "--format", "csv").err
+    for form in ("csv", "parquet"):
+        result = served("sql", "SELECT INTERVAL 1 DAY AS waited", "--format", form)
+        assert (result.status, result.out) == (1, "")
+        assert "Column waited has intervals" in result.err
     cut = served("sql", "SELECT * FROM range(100)", "--limit", "7", "--json")
     assert cut.json()["rows"] == 7
     assert "Only the first 7 rows" in cut.err
@@ -81,6 +85,10 @@ def test_a_replica_in_a_file_is_brought_up_to_date_and_followed(served: Cli, tmp
         assert con.execute("SELECT position FROM replica").fetchall() == [(result.json()["position"],)]
         # Somebody else reads it now.
         assert "cannot be" in served("replicate", "--db", str(file)).err
+    # A replica that has something waits for its server, and not for ever.
+    gone = served("replicate", "--db", str(file), "--server", "http://127.0.0.1:9")
+    assert gone.status == 1
+    assert "does not answer" in gone.err
     following = served.start("replicate", "--db", str(file), "--follow", "--json")
     assert following.stdout is not None
     following.stdout.readline()

@@ -26,6 +26,7 @@ from core.training.reporting import Progress, Troubles
 from core.training.trainer import Outcome, Trainer
 from events.control import CheckpointRequested, PauseRequested, StopRequested
 from events.event import Event, Recorded, event_type, now_us
+from events.ids import new_id
 from events.log import LogWritten
 from events.training import (
     CheckpointDeleted,
@@ -158,12 +159,7 @@ def test_a_skip_transcoder_reads_one_hook_and_gives_another(spec: Callable[..., 
     made = whole.of(EvaluationMade)
     assert [(e.step, e.sae) for e in made] == [(14, 0), (14, 1)]
     assert all(e.fvu is not None and e.fvu_affine is not None and e.ce_spliced is not None for e in made)
-    paused = msgspec.structs.replace(straight, id="1" * 14)
-    first = Run(paused, at={7: PauseRequested()})
-    assert first() == "paused"
-    second = Run(paused, resume=True)
-    assert second() == "completed"
-    assert history(first.told + second.told) == history(whole.told)
+    assert history(_in_two_goes(straight)) == history(whole.told)
 
 
 @pytest.mark.slow
@@ -202,12 +198,17 @@ def test_variants_go_on_where_they_were(spec: Callable[..., RunSpec]) -> None:
     straight = spec(variants=({"k": 4}, {"architecture_type": "gated"}), training_layers=(1,), total_steps=14)
     whole = Run(straight)
     whole()
-    paused = msgspec.structs.replace(straight, id="2" * 14)
+    assert history(_in_two_goes(straight)) == history(whole.told)
+
+
+def _in_two_goes(straight: RunSpec) -> list[Event]:
+    """What the same training tells that is paused after step 7 and resumed."""
+    paused = msgspec.structs.replace(straight, id=new_id())
     first = Run(paused, at={7: PauseRequested()})
     assert first() == "paused"
     second = Run(paused, resume=True)
     assert second() == "completed"
-    assert history(first.told + second.told) == history(whole.told)
+    return first.told + second.told
 
 
 @pytest.mark.slow
