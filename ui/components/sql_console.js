@@ -89,7 +89,8 @@ export function render({model, view}) {
     setText(cut.firstChild, answer.cut)
     const cell = (value, index) => el("td", {class: value == null ? "null" : answer.numeric[index] ? "number" : null}, value ?? "NULL")
     table.replaceChildren(
-      el("thead", {}, el("tr", {}, ...answer.columns.map(({name, type}) => el("th", {scope: "col", title: type}, name)))),
+      el("thead", {}, el("tr", {}, ...answer.columns.map(({name, type}, index) =>
+        el("th", {scope: "col", title: type, class: answer.numeric[index] ? "number" : null}, name)))),
       el("tbody", {}, ...answer.rows.map((row) => el("tr", {}, ...row.map(cell)))))
   })
 
