@@ -65,6 +65,13 @@ class Analyst:
             )
             try:
                 answer = await self._sent(client, sent)
+            except httpx.ConnectError as error:
+                # It opens its database before it listens, and may have to fold all of the log anew.
+                raise ApiError(
+                    503,
+                    "The SQL database is starting, and rebuilding what it needs; the log is not affected.",
+                    headers={"Retry-After": "1"},
+                ) from error
             except httpx.TimeoutException as error:
                 child.kill()
                 raise _lost() from error

@@ -31,7 +31,8 @@ def test_a_question_is_written_asked_and_answered_and_its_link_shows_it(
     )
     editor.press("Control+Enter")
     answer = tab.page.get_by_role("table", name="Answer")
-    expect(answer.get_by_role("row")).to_have_count(3)
+    # The first question starts the process that answers.
+    expect(answer.get_by_role("row")).to_have_count(3, timeout=60_000)
     expect(answer.get_by_role("row").nth(2)).to_have_text("ModelRegistered1NULL")
     expect(tab.page.get_by_text(re.compile(r"2 rows in .* true at position \d+"))).to_be_visible()
     with tab.page.expect_download() as saving:
@@ -56,7 +57,8 @@ def test_what_is_wrong_is_said_with_its_place_and_the_answer_before_stays(server
     run = tab.page.get_by_role("button", name="Run")
     editor.fill("VALUES (42)")
     run.click()
-    expect(tab.page.get_by_role("cell", name="42")).to_be_visible()
+    # The first question starts the process that answers.
+    expect(tab.page.get_by_role("cell", name="42")).to_be_visible(timeout=60_000)
     editor.fill("SELECT los FROM metrics")
     run.click()
     expect(tab.page.get_by_role("alert")).to_contain_text("Line 1, column 8: Binder Error")
@@ -79,7 +81,7 @@ def test_samples_and_columns_are_there_to_begin_with_and_a_question_can_be_given
     tab.page.get_by_role("combobox", name="Samples").select_option("What does the log hold, by type?")
     expect(editor).to_have_value(re.compile("^SELECT type, count"))
     tab.page.get_by_role("button", name="Run").click()
-    expect(tab.page.get_by_role("cell", name="DatasetRegistered")).to_be_visible()
+    expect(tab.page.get_by_role("cell", name="DatasetRegistered")).to_be_visible(timeout=60_000)
     views = tab.page.get_by_role("navigation", name="Views")
     views.get_by_text("metrics", exact=True).click()
     editor.fill("")
