@@ -128,9 +128,13 @@ class Proxy:
         except (OSError, TimeoutError, InvalidHandshake):
             await socket.send_denial_response(self._away())
             return
-        async with child:
-            await socket.accept(subprotocol=child.subprotocol)
-            await _pass_on(socket, child)
+        try:
+            async with child:
+                await socket.accept(subprotocol=child.subprotocol)
+                await _pass_on(socket, child)
+        finally:
+            # Where we are cancelled in the closing handshake, nothing else would close the connection.
+            child.transport.abort()
 
 
 async def _pass_on(socket: WebSocket, child: ClientConnection) -> None:
