@@ -4,8 +4,10 @@
     .venv/bin/python scripts/bench/soak.py [--minutes 15] [--rate 1000] [--followers 20]
 
 Server, dashboard and emitter are processes of their own; so are the followers together, and Chromium. Once every ten
-seconds the memory of each is looked at (RSS; the heap of the page after a collection). Printed are the first value
-after the warm-up (a fifth of the time), the last, the highest, and the straight line through them as growth an hour.
+seconds the memory of each is looked at (RSS; the heap of the page after a collection). After the warm-up (a fifth of
+the time) the median of the first third is printed, that of the last, the lowest and the highest value, and the straight
+line through them as growth an hour: memory that rises and falls with every checkpoint makes two single values say
+anything.
 """
 
 from __future__ import annotations
@@ -150,10 +152,12 @@ def main() -> None:
     print(f"{options.followers} followers have seen {int(low):,} to {int(high):,} events")
     warm = len(times) // 5
     for name, values in samples.items():
-        growth = np.polyfit(times[warm:], values[warm:], 1)[0] * 3_600
+        warmed, growth = values[warm:], np.polyfit(times[warm:], values[warm:], 1)[0] * 3_600
+        third = max(1, len(warmed) // 3)
+        first, last = np.median(warmed[:third]), np.median(warmed[-third:])
         print(
-            f"  {name:12} {values[warm]:7.1f} MiB after the warm-up, {values[-1]:7.1f} at the end"
-            f" ({values[-1] / values[warm] - 1:+.0%}), {max(values):7.1f} at most; {growth:+.1f} MiB an hour"
+            f"  {name:12} {first:7.1f} MiB after the warm-up, {last:7.1f} at the end ({last / first - 1:+.0%}),"
+            f" {min(warmed):.0f} to {max(warmed):.0f} all the time; {growth:+.1f} MiB an hour"
         )
 
 
