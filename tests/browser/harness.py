@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from playwright.sync_api import Error as PlaywrightError
-from playwright.sync_api import Page
+from playwright.sync_api import Page, WebSocketRoute
 from scripted_studio import Studio, serving
 from starlette.applications import Starlette
 from starlette.responses import Response
@@ -196,6 +196,47 @@ class Tab:
             name,
         )
         return box["x"] + inner["left"], inner["width"], box["y"] + inner["middle"]
+
+
+class SlowLine:
+    """Holds back what the dashboard sends to a page that is opened after this, for as long as a test wants."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._holding = False
+        self._held: list[tuple[WebSocketRoute, str | bytes]] = []
+        page.route_web_socket(lambda url: True, self._connect)
+
+    def _connect(self, near: WebSocketRoute) -> None:
+        def pass_on(message: str | bytes) -> None:
+            if self._holding:
+                self._held.append((near, message))
+            else:
+                near.send(message)
+
+        near.connect_to_server().on_message(pass_on)
+
+    def hold(self) -> None:
+        """Let nothing pass from now on."""
+        self._holding = True
+
+    def held(self, text: str) -> int:
+        """How many messages are held back up to the first that contains `text`; 0 without one."""
+        # Playwright hears of messages only while it is asked for something.
+        self._page.evaluate("1")
+        found = [number for number, (_, message) in enumerate(self._held, 1) if text in str(message)]
+        return found[0] if found else 0
+
+    def let_pass(self, count: int) -> None:
+        """The first `count` messages that were held back."""
+        for near, message in self._held[:count]:
+            near.send(message)
+        del self._held[:count]
+
+    def open(self) -> None:
+        """Everything that was held back, and what comes."""
+        self.let_pass(len(self._held))
+        self._holding = False
 
 
 class Dashboard:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from charted import LINES, SPIKES, spiked
-from harness import Dashboard, Tab, wait_until
+from harness import Dashboard, SlowLine, Tab, wait_until
 from playwright.sync_api import expect
 
 from events.training import Sae
@@ -230,6 +230,30 @@ def test_pictures_and_figures_can_be_saved_by_keyboard_and_on_a_phone(dashboard:
 
 
 @pytest.mark.timeout(300)
+def test_a_late_answer_to_one_choice_does_not_undo_the_next(dashboard: Dashboard, tab_at: TabAt) -> None:
+    studio = dashboard.studio
+    one = studio.create("choice00000002")
+    studio.start(one)
+    studio.train(one, 1, 30)
+    tab = tab_at("about:blank")
+    page = tab.page
+    line = SlowLine(page)
+    page.goto(f"{dashboard.url}?training={one}")
+    wait_until(lambda: tab.steps(), "the history")
+    tab.idle()
+    log = page.get_by_label("Log scale")
+    line.hold()
+    page.get_by_role("button", name="Tokens", exact=True).click()
+    answered = wait_until(lambda: line.held('"axis","tokens"'), "the answer to the first choice")
+    log.check()
+    line.let_pass(answered)
+    wait_until(lambda: tab.drawn("chart-loss")["x"] == ["tokens", "tokens"], "the first choice to be drawn")
+    expect(log).to_be_checked()
+    line.open()
+    wait_until(lambda: tab.drawn("chart-loss")["log"], "the second choice to be drawn")
+    expect(log).to_be_checked()
+
+
 def test_live_steps_go_on_coming_while_choices_and_zooms_change(dashboard: Dashboard, tab_at: TabAt) -> None:
     studio = dashboard.studio
     one = studio.create("mixed000000001")

@@ -12,12 +12,16 @@ function keepChoices(choices) {
 
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
+  // What is chosen here is newer than what the server says until its answer to that very choice is there.
   let choices = {}
   let spans = []
+  let turn = 0
   const choose = (change) => {
     choices = {...choices, ...change}
+    turn += 1
     keepChoices(choices)
-    act({type: "choose", ...choices})
+    drawChoices({choices, spans})
+    act({type: "choose", turn, ...choices})
   }
 
   const legend = el("div", {class: "legend", role: "group", "aria-label": "Lines"})
@@ -62,9 +66,7 @@ export function render({model, view}) {
     }))
     if (focused != null) node.querySelector(`[data-line="${focused}"]`)?.focus()
   })
-  const drawChoices = part(controls, (said) => {
-    choices = said.choices
-    spans = said.spans
+  const drawChoices = part(controls, () => {
     for (const button of axes.children)
       button.setAttribute("aria-pressed", String(button.dataset.axis === choices.axis))
     log.checked = choices.log
@@ -75,7 +77,9 @@ export function render({model, view}) {
 
   listen(model, view, {show: ({view: head}) => {
     drawLegend(head.lines)
-    drawChoices({choices: head.choices, spans: head.spans})
+    spans = head.spans
+    if (head.turn >= turn) choices = head.choices
+    drawChoices({choices, spans})
     setText(toggle, head.open ? "Hide" : "Show live metrics")
     toggle.setAttribute("aria-expanded", String(head.open))
     controls.hidden = !head.open
@@ -92,7 +96,7 @@ export function render({model, view}) {
     else bones.removeAttribute("aria-label")
   }})
   const kept = keptChoices()
-  if (kept) act({type: "choose", ...kept})
+  if (kept) act({type: "choose", turn: ++turn, ...kept})
   return el("section", {"aria-label": "Live metrics"},
     el("div", {class: "top"}, el("h2", {}, "Live metrics"), legend, zoom, controls, toggle), notice, waiting, bones)
 }

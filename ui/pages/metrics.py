@@ -62,6 +62,7 @@ class MetricsSection:
         self._series: Series | None = None
         self._charts: LiveCharts | None = None
         self._choices = Choices()
+        self._turn = 0
         self._zoom: tuple[float, float] | None = None
         self._zoomed: tuple[float, float] | None = None
         self._hidden: set[int] = set()
@@ -302,6 +303,7 @@ class MetricsSection:
                 "loading": loading,
                 "bones": charts if self._charts is None else 0,
                 "choices": msgspec.to_builtins(self._choices),
+                "turn": self._turn,
                 "spans": [{"span": span, "label": f"{count(span)} steps" if span else "off"} for span in SPANS],
                 "zoom": self._zoom_text(),
                 "csv": f"api/v1/trainings/{quote(self._id, safe='')}/metrics?format=csv",
@@ -344,17 +346,18 @@ class MetricsSection:
                     self._charts.show_line(index, visible=index not in self._hidden)
                     self._show()
             case "choose":
+                turn = message.get("turn")
+                self._turn = turn if isinstance(turn, int) else 0
                 self._choose(Choices.of(message))
             case "whole":
                 self._whole()
 
     def _choose(self, choices: Choices) -> None:
-        if choices == self._choices:
-            return
-        self._choices = choices
-        if self._charts is not None and self._series is not None:
-            self._zoom = self._zoomed = None
-            self._charts.choose(choices, self._series.columns)
+        if choices != self._choices:
+            self._choices = choices
+            if self._charts is not None and self._series is not None:
+                self._zoom = self._zoomed = None
+                self._charts.choose(choices, self._series.columns)
         self._show()
 
     def _toggle(self) -> None:
