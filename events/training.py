@@ -449,7 +449,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Sae(msgspec.Struct, frozen=True, kw_only=True):
     """One of the SAEs that a training trains side by side; `StepTrained.sae` is its index.
 
-    `mean_ratio` is ‖mean‖ / ‖standard deviation‖ of its input.
+    `mean_ratio` is ‖mean‖ / ‖standard deviation‖ of its input. `folder` is the name of the folder of activations that
+    it reads where nobody said which layer and hook these are of: `layer` and `hook` then mean nothing.
     """
 
     layer: int
@@ -458,12 +459,16 @@ class Sae(msgspec.Struct, frozen=True, kw_only=True):
     target_hook: HookType | None = None
     variant: int | None = None
     mean_ratio: float | None = None
+    folder: str | None = None
 
 
 def sae_name(sae: Sae) -> str:
-    """What an SAE is called: L6.resid_post, or L6.mlp_in → L6.mlp_out for a transcoder; #1 behind it is a variant."""
-    name = f"L{sae.layer}.{sae.hook}"
-    if sae.target_hook is not None:
+    """What an SAE is called: L6.resid_post, or L6.mlp_in → L6.mlp_out for a transcoder; retina.x and retina.x → t where
+    all that is known is the folder of its activations. #1 behind it is a variant."""
+    name = f"L{sae.layer}.{sae.hook}" if sae.folder is None else f"{sae.folder}.x"
+    if sae.target_hook is not None and sae.folder is not None:
+        name += " → t"
+    elif sae.target_hook is not None:
         target = sae.layer if sae.target_layer is None else sae.target_layer
         name += f" → L{target}.{sae.target_hook}"
     if sae.variant is not None:

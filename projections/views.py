@@ -203,7 +203,7 @@ VIEWS: tuple[View, ...] = (
             "learning_rate": (_config("learning_rate", "DOUBLE"), "The configured learning rate."),
             "batch_size": (_config("batch_size", "BIGINT"), "Tokens per step."),
             "config": ("config", "The whole configuration; config->>'seed' is one field of it."),
-            "saes": ("saes", "Its SAEs by index: layer, hook, target_layer, target_hook, variant, mean_ratio."),
+            "saes": ("saes", "Its SAEs by index: layer, hook, target_layer, target_hook, variant, mean_ratio, folder."),
             "parameters": ("parameters", "Weights of all its SAEs."),
             "tags": ("tags", "Its tags."),
             "note": ("note", "Its note, in Markdown."),

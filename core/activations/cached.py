@@ -39,14 +39,16 @@ _SAMPLED = 256
 class CachedPasses:
     """The passes of `reader`, each kept below `folder` when it was read for the first time.
 
-    `say(sentence)` is told once where the disk takes no more; what is kept is still read then.
+    `device_name` is what the device is called: another kind of it rounds otherwise. `say(sentence)` is told once where
+    the disk takes no more; what is kept is still read then.
     """
 
-    def __init__(self, reader: ActivationReader, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, reader: ActivationReader, folder: Path, device_name: str, say: Callable[[str], None]) -> None:
         self._reader = reader
         self._root, self._say = folder, say
+        self._device_name = device_name
         self._off = False
-        self.manifest = _manifest(reader)
+        self.manifest = _manifest(reader, device_name)
         self.folder = folder / hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()[:32]
         self._begin()
 
@@ -83,7 +85,7 @@ class CachedPasses:
         return self._reader.identity()
 
     def resized(self, rows_per_pass: int) -> CachedPasses:
-        return CachedPasses(self._reader.resized(rows_per_pass), self._root, self._say)
+        return CachedPasses(self._reader.resized(rows_per_pass), self._root, self._device_name, self._say)
 
     def read(self, number: int) -> dict[Pair, Tensor]:
         """As the reader would. Only what is not kept yet is asked of the model."""
@@ -150,7 +152,7 @@ class CachedPasses:
         self._say(f"No more activations are kept in {self.folder} ({why}); training goes on without.")
 
 
-def _manifest(reader: ActivationReader) -> dict[str, Any]:
+def _manifest(reader: ActivationReader, device_name: str) -> dict[str, Any]:
     """What decides the bits of every pass, whatever hooks are read."""
     lm, rows = reader.lm, reader.rows
     facts, packing = lm.facts, rows.packing
@@ -170,7 +172,7 @@ def _manifest(reader: ActivationReader) -> dict[str, Any]:
         "rule": {"special_ids": sorted(packing.special_ids), "skip_first": packing.skip_first, "bos": packing.bos},
         "rows_per_pass": reader.rows_per_pass,
         "dtype": str(lm.dtype).removeprefix("torch."),
-        "device": lm.device.type,
+        "device": {"type": lm.device.type, "name": device_name},
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }

@@ -234,7 +234,7 @@ class SparseAutoencoder(nn.Module, ABC):
         whole = Whole(tokens, spread(target for _, target in parts))
         if not self.revives or self.firing.dead.numel() == 0:
             return whole
-        return whole._replace(residual_spread=self._residual_spread(parts, whole))
+        return whole._replace(residual_spread=self._residual_spread(parts, whole, step))
 
     def settle(self, seen: Seen, tokens: int, step: int) -> None:
         """Take note of what a whole batch of `tokens` tokens showed."""
@@ -245,12 +245,12 @@ class SparseAutoencoder(nn.Module, ABC):
         """Whether an auxiliary loss lets dead latents explain what the others leave over."""
         return False
 
-    def _residual_spread(self, parts: Parts, whole: Whole) -> Tensor:
-        """Σ‖e - mean e‖² of what the step leaves over of all `parts`."""
-        return spread(target - self._as_trained(x, whole) for x, target in parts)
+    def _residual_spread(self, parts: Parts, whole: Whole, step: int) -> Tensor:
+        """Σ‖e - mean e‖² of what step `step` leaves over of all `parts`."""
+        return spread(target - self._as_trained(x, whole, step) for x, target in parts)
 
-    def _as_trained(self, x: Tensor, whole: Whole) -> Tensor:
-        """The output (B, m) that the step gives for a part `x` of `whole`."""
+    def _as_trained(self, x: Tensor, whole: Whole, step: int) -> Tensor:
+        """The output (B, m) that step `step` gives for a part `x` of `whole`."""
         return self.reconstruct(x)
 
     def before_update(self) -> None:

@@ -6,6 +6,11 @@
 Tokens thus share their latents as they need them, k on average. Inference looks at one token at a time and has a
 threshold instead: the mean over batches of the smallest value that was kept. With free decoder rows values are ranked
 by p_i·‖W_dec_i‖, so that folding the norms into the encoder changes nothing.
+
+Most of the run each token has k latents of its own, as in TopK. Where tokens share from the start, the crowded ones
+take several times k, too many for single directions to be told apart in what they leave over, and the others take next
+to none, so that latents which are not strong yet win no place anywhere: a third of them end up firing ten times more
+rarely than the rarest feature. Latents that have found their direction keep it when tokens begin to share.
 """
 
 from __future__ import annotations
@@ -24,18 +29,23 @@ from .counted import Counted
 CANDIDATES = 4
 """The cut is looked for among so many times k values of each token; where a token may have more, among all."""
 
+APART = 0.8
+"""Share of the run in which each token has latents of its own."""
+
 _MEMORY = 0.99
 
 
 class BatchTopK(Counted):
     """`k` latents a token on average, and an auxiliary loss of weight `auxk_coefficient` for the dead ones.
 
-    The inference threshold is the mean of the batches' cuts since step `warmup`, in the end that of the last hundred.
+    Up to step `apart` each token has `k` of its own. The inference threshold is the mean of the batches' cuts, whether
+    what they cut off is kept or not, since step `warmup` and anew since `apart`, in the end that of the last hundred.
     """
 
-    def __init__(self, *, warmup: int = 0, **settings: Any) -> None:
+    def __init__(self, *, warmup: int = 0, apart: int = 0, **settings: Any) -> None:
         super().__init__(**settings)
         self._warmup = warmup
+        self._apart = apart
         self.threshold = torch.zeros((), dtype=torch.float64, device=self.W_dec.device)
         """What p_i·‖W_dec_i‖ must exceed at inference."""
 
@@ -43,12 +53,13 @@ class BatchTopK(Counted):
     def own_settings(cls, config: TrainingConfig) -> dict[str, Any]:
         if config.warmup_steps is None:
             raise ValueError("warmup_steps must be set before training.")
-        return {**super().own_settings(config), "warmup": config.warmup_steps}
+        apart = round(APART * config.total_steps)
+        return {**super().own_settings(config), "warmup": config.warmup_steps, "apart": apart}
 
     @torch.no_grad()
     def scale_encoder(self, x: Tensor) -> None:
         # Before the first step there is no threshold; what the first batch would keep gives one.
-        self.threshold = self._cut(self._rank(self._pre_activations(self._centred(x), gradient=False)))[1]
+        self.threshold = self._cut(self._rank(self._pre_activations(self._centred(x), gradient=False)))[0]
         super().scale_encoder(x)
 
     def losses(self, x: Tensor, step: int, target: Tensor | None = None, whole: Whole | None = None) -> Losses:
@@ -56,8 +67,7 @@ class BatchTopK(Counted):
         centred = self._centred(x)
         # With sparse products only the active entries need a gradient, and `sparse.encode` gives it to them.
         p = self._pre_activations(centred, gradient=not self.sparse)
-        rank = self._rank(p.detach())
-        kept, cut = self._cut(rank) if whole is None else _given(rank, whole)
+        kept, cut = self._choose(self._rank(p.detach()), step, whole)
         if self.sparse:
             active, places = kept.pattern()
             values = p.flatten()[places].to(x.dtype)
@@ -109,7 +119,7 @@ class BatchTopK(Counted):
         whole = Whole(tokens, spread(target for _, target in parts), cut=cut.to(torch.float64))
         if not self.revives or self.firing.dead.numel() == 0:
             return whole
-        return whole._replace(residual_spread=self._residual_spread(parts, whole))
+        return whole._replace(residual_spread=self._residual_spread(parts, whole, step))
 
     def settle(self, seen: Seen, tokens: int, step: int) -> None:
         super().settle(seen, tokens, step)
@@ -122,9 +132,9 @@ class BatchTopK(Counted):
             self._rank(self._pre_activations(self._centred(x), gradient=False)).topk(count, dim=1, sorted=False).values
         )
 
-    def _as_trained(self, x: Tensor, whole: Whole) -> Tensor:
+    def _as_trained(self, x: Tensor, whole: Whole, step: int) -> Tensor:
         p = self._pre_activations(self._centred(x), gradient=False)
-        kept, _ = _given(self._rank(p), whole)
+        kept, _ = self._choose(self._rank(p), step, whole)
         active, places = kept.pattern()
         return self.decode(Code(p.flatten()[places].to(x.dtype), active), x)
 
@@ -142,8 +152,24 @@ class BatchTopK(Counted):
         """The same from `f (B, F)`."""
         return [self._product(f, self.W_dec)]
 
-    def _cut(self, rank: Tensor) -> tuple[Kept, Tensor]:
-        """The largest entries of `rank (B, F)`, and the smallest value among them (float64)."""
+    def _choose(self, rank: Tensor, step: int, whole: Whole | None) -> tuple[Kept, Tensor]:
+        """The entries of `rank (B, F)` that step `step` keeps, and the cut of the batch (float64), which is that of
+        `whole` where there is one."""
+        candidates: tuple[Tensor, Tensor] | None = None
+        if whole is None:
+            cut, candidates = self._cut(rank)
+        else:
+            assert whole.cut is not None
+            cut = whole.cut
+        if step > self._apart:
+            return Kept(rank, candidates, cut.to(rank.dtype)), cut
+        values = rank if candidates is None else candidates[0]
+        own = values.topk(self.k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+        return Kept(rank, candidates, own.clamp_min(torch.finfo(rank.dtype).tiny)), cut
+
+    def _cut(self, rank: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """The smallest of the k·B largest values of `rank (B, F)` (float64), and each token's candidates, values and
+        places; None where some token has more of them."""
         tokens, latents = rank.shape
         count = min(round(self.k * tokens), rank.numel())
         candidates = min(latents, CANDIDATES * self.k)
@@ -151,12 +177,11 @@ class BatchTopK(Counted):
         cut = _smallest_kept(values, count)
         # A token whose candidates all lie above the cut may have more. Only a CPU can be asked without waiting for it.
         if candidates < latents and rank.device.type == "cpu" and bool((values.amin(dim=1) >= cut).any()):
-            cut = _smallest_kept(rank, count)
-            return Kept(rank, None, cut), cut.to(torch.float64)
-        return Kept(rank, (values, indices), cut), cut.to(torch.float64)
+            return _smallest_kept(rank, count).to(torch.float64), None
+        return cut.to(torch.float64), (values, indices)
 
     def _remember(self, cut: Tensor, valid: Tensor, step: int) -> None:
-        since = step - self._warmup
+        since = step - (self._warmup if step <= self._apart else max(self._warmup, self._apart))
         share = 1.0 if since <= 1 else max(1 - _MEMORY, 1 / since)
         self.threshold = torch.where(valid, self.threshold + share * (cut - self.threshold), self.threshold)
 
@@ -168,12 +193,6 @@ class BatchTopK(Counted):
         self.threshold = tensors["threshold"].to(self.threshold.device)
 
 
-def _given(rank: Tensor, whole: Whole) -> tuple[Kept, Tensor]:
-    """As `_cut`, of a part of a batch."""
-    assert whole.cut is not None
-    return Kept(rank, None, whole.cut.to(rank.dtype)), whole.cut
-
-
 def _smallest_kept(values: Tensor, count: int) -> Tensor:
     """The `count`-th largest value, and no less than the smallest positive number: what is not positive is not kept."""
     kept = values.flatten().topk(count, sorted=False).values.min()
@@ -181,7 +200,8 @@ def _smallest_kept(values: Tensor, count: int) -> Tensor:
 
 
 class Kept:
-    """The entries of `rank (B, F)` that are not below `cut`, found among each token's `candidates` (None: all)."""
+    """The entries of `rank (B, F)` that are not below `cut`, a number or one a token (B, 1), found among each token's
+    `candidates` (None: all)."""
 
     def __init__(self, rank: Tensor, candidates: tuple[Tensor, Tensor] | None, cut: Tensor) -> None:
         self._rank = rank

@@ -72,13 +72,13 @@ class _Steered(Control):
 
 
 class LogPI(_Steered):
-    """Proportional and integral, in the logarithm of the coefficient: I += 0.003 e, coefficient = exp(I + 0.3 e).
+    """Proportional and integral, in the logarithm of the coefficient: I += 0.006 e, coefficient = exp(I + 0.3 e).
 
     For penalties on the latents' size. It holds `start` until after step `begin`, the last of the learning rate's
     warm-up. Without the proportional term L0 swings: it answers steeply and late.
     """
 
-    INTEGRAL = 0.003
+    INTEGRAL = 0.006
     PROPORTIONAL = 0.3
 
     def __init__(self, wanted_l0: float, *, start: float, begin: int, device: torch.device) -> None:

@@ -200,6 +200,7 @@ class Evaluating(ABC):
             wanted_l0=sae.wanted_l0,
             fvu=fvu,
             fvu_affine=affine,
+            diverged=student.diverged,
         )
         return EvaluationMade(
             step=step,
@@ -327,13 +328,17 @@ def verdict(
     wanted_l0: float | None,
     fvu: float | None,
     fvu_affine: float | None = None,
+    diverged: int | None = None,
 ) -> tuple[Verdict, tuple[str, ...]]:
     """A plain judgement and the reasons that keep it from being better.
 
     `recovered` is the share of the language model's loss that the SAE preserves against zero ablation; `wanted_l0` is
-    None where no number of active latents was asked for, `fvu_affine` for an autoencoder.
+    None where no number of active latents was asked for, `fvu_affine` for an autoencoder; `diverged` is the step since
+    which it learns no more.
     """
     bad = []
+    if diverged is not None:
+        bad.append(f"It diverged: it has learnt nothing since step {diverged:,}.")
     if recovered is not None and recovered < 0.5:
         bad.append(f"Only {recovered:.0%} of the model's loss is recovered.")
     if dead_share > 0.5:

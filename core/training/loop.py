@@ -18,18 +18,17 @@ from events.training import StepTrained, TrainingConfig
 
 from . import checkpoint
 from .readback import Reading, Stamp, readback
-from .student import FIELDS, Pair, Student, rate
+from .student import FIELDS, NON_FINITE_LIMIT, Pair, Student, rate
 
 log = logging.getLogger("core.training")
 
-_NON_FINITE_LIMIT = 10
 _MEMORY_EVERY = 16
 _WINDOW = 4_096
 _SKIPPED = FIELDS.index("skipped")
 
 
 class NonFinite(Exception):
-    """Too many steps in a row gave a loss or gradient that is not a number."""
+    """No SAE is left: each had too many steps in a row whose loss or gradient is not a number."""
 
 
 class CheckpointMismatch(Exception):
@@ -98,13 +97,12 @@ class Loop:
         self.students = tuple(students)
         self.step = 0
         self.latest: tuple[StepTrained, ...] = ()
-        """The last step whose figures have arrived, one event an SAE."""
+        """The last step whose figures have arrived, one event for each SAE that took it."""
         self.speed = Speed()
         self._source = source
         self._device = device
         self._emit = emit
         self._readback = readback(device, len(self.students), len(FIELDS))
-        self._bad = [0] * len(self.students)
         self._memory: int | None = None
         self._seconds_before = 0.0
         self._began = self.speed.now()
@@ -117,11 +115,17 @@ class Loop:
         return self._seconds_before + self.speed.now() - self._began
 
     def advance(self) -> None:
-        """Take one step. Raises `NonFinite` after too many steps in a row whose update had to be skipped."""
+        """Take one step. An SAE whose update had to be skipped too many times in a row takes no more.
+
+        Raises `NonFinite` when none is left that does.
+        """
         batch = self._source.next_batch()
         self.step += 1
         step = self.step
-        figures = [student.step(batch, step, rate(student.config, step)) for student in self.students]
+        figures = [
+            student.step(batch, step, rate(student.config, step)) if student.diverged is None else student.idle()
+            for student in self.students
+        ]
         tokens = step * self.config.batch_size
         stamp = Stamp(step, now_us(), tokens, self.speed.mark(tokens), self._device_memory())
         self._readback.push(stamp, figures)
@@ -174,10 +178,10 @@ class Loop:
             events = tuple(self._event(stamp, index, row) for index, row in enumerate(reading.rows))
             for event in events:
                 self._emit(event, stamp.occurred_at)
-            self.latest = events
-            self._window.extend(events)
-            for index, row in enumerate(reading.rows):
-                self._guard(stamp.step, index, skipped=row[_SKIPPED] > 0)
+            self.latest = tuple(event for event in events if not _over(self.students[event.sae], event.step))
+            self._window.extend(self.latest)
+            for student, row in zip(self.students, reading.rows, strict=True):
+                self._guard(student, stamp.step, skipped=row[_SKIPPED] > 0)
 
     def _event(self, stamp: Stamp, sae: int, row: list[float]) -> StepTrained:
         loss, reconstruction, sparsity, auxiliary, l0, fvu, dead, coefficient, grad_norm, _ = row
@@ -193,7 +197,7 @@ class Loop:
             l0_fraction=l0 / student.sae.latents,
             fvu=fvu,
             dead_latents=int(dead),
-            learning_rate=rate(student.config, stamp.step),
+            learning_rate=0.0 if _over(student, stamp.step) else rate(student.config, stamp.step),
             sparsity_coefficient=coefficient if student.sae.penalised else None,
             grad_norm=grad_norm,
             tokens=stamp.tokens,
@@ -201,18 +205,24 @@ class Loop:
             device_memory=stamp.device_memory,
         )
 
-    def _guard(self, step: int, sae: int, *, skipped: bool) -> None:
-        if not skipped:
-            self._bad[sae] = 0
+    def _guard(self, student: Student, step: int, *, skipped: bool) -> None:
+        if student.diverged is not None:
             return
-        self._bad[sae] += 1
-        name = self.students[sae].name
-        if self._bad[sae] >= _NON_FINITE_LIMIT:
-            raise NonFinite(
-                f"{name}: loss or gradient was not a finite number in {_NON_FINITE_LIMIT} steps in a row, up to step"
-                f" {step:,}; a lower learning rate may help."
-            )
-        log.warning("Step %s, %s: loss or gradient is not a finite number; the update was skipped.", f"{step:,}", name)
+        if not student.note(step, skipped=skipped):
+            if skipped:
+                log.warning(
+                    "Step %s, %s: loss or gradient is not a finite number; the update was skipped.",
+                    f"{step:,}",
+                    student.name,
+                )
+            return
+        why = (
+            f"loss or gradient was not a finite number in {NON_FINITE_LIMIT} steps in a row, up to step {step:,}; a"
+            " lower learning rate may help."
+        )
+        if all(one.diverged is not None for one in self.students):
+            raise NonFinite(f"{', '.join(one.name for one in self.students)}: {why}")
+        log.error("%s learns no more, the others go on: %s", student.name, why)
 
     def _device_memory(self) -> int | None:
         if self._device.type != "cuda":
@@ -220,6 +230,11 @@ class Loop:
         if self._memory is None or self.step % _MEMORY_EVERY == 0:
             self._memory = torch.cuda.memory_reserved(self._device)
         return self._memory
+
+
+def _over(student: Student, step: int) -> bool:
+    """Whether `step` came after the last one that the SAE took."""
+    return student.diverged is not None and step > student.diverged
 
 
 _FREE = frozenset(

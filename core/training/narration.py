@@ -52,8 +52,8 @@ class Narration:
         if not window:
             return
         students = self._loop.students
-        latest = window[-len(students) :]
-        dead = sum(event.dead_latents for event in latest) / sum(student.sae.latents for student in students)
+        latest = [event for event in window if event.step == window[-1].step]
+        dead = sum(event.dead_latents for event in latest) / sum(students[event.sae].sae.latents for event in latest)
         log.info(
             "step %s loss %.4f L0 %.1f FVU %.3f dead %.1f %% %s",
             f"{latest[0].step:,}",
@@ -77,6 +77,8 @@ class Narration:
         )
         for event in evaluations:
             student = loop.students[event.sae]
+            if student.diverged is not None:
+                log.warning("%s diverged: it has learnt nothing since step %s.", student.name, f"{student.diverged:,}")
             if event.fvu is None or event.l0 is None:
                 log.warning("%s reconstructs nothing finite.", student.name)
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -28,6 +29,9 @@ Pair = tuple[int, HookType]
 
 STARTING_TOKENS = 512
 """How many tokens of the first batch the encoder's scale is fitted to."""
+
+NON_FINITE_LIMIT = 10
+"""Steps in a row with a loss or gradient that is not a finite number, after which an SAE learns no more."""
 
 LEAST_PART = 32
 """Tokens below which a step that does not fit into memory is not divided any more."""
@@ -65,6 +69,10 @@ class Student:
     variant: int | None = None
     part: int | None = None
     """Tokens that are computed at once; None: the whole batch."""
+    skipped: int = 0
+    """Steps in a row, up to the last that is known of, whose update was skipped."""
+    diverged: int | None = None
+    """The step after which it learns no more, because too many updates in a row had been skipped."""
 
     @classmethod
     def new(
@@ -150,6 +158,21 @@ class Student:
         )
         return torch.stack([figure.to(torch.float64) for figure in figures])
 
+    def idle(self) -> Tensor:
+        """The figures of a step that it does not take any more: its dead latents, and no numbers."""
+        figures = torch.full((len(FIELDS),), torch.nan, dtype=torch.float64, device=self.sae.W_dec.device)
+        figures[FIELDS.index("dead_latents")] = self.sae.firing.count_dead()
+        figures[FIELDS.index("skipped")] = 0
+        return figures
+
+    def note(self, step: int, *, skipped: bool) -> bool:
+        """Take note of whether the update of `step` was skipped; whether it has diverged by that."""
+        self.skipped = self.skipped + 1 if skipped else 0
+        if self.skipped < NON_FINITE_LIMIT:
+            return False
+        self.diverged = step
+        return True
+
     def _learn(self, x: Tensor, target: Tensor | None, step: int) -> Losses:
         """Loss and gradients of a batch. Where it does not fit into memory it is tried again in parts of half the size,
         from then on; raises `torch.OutOfMemoryError` where the smallest do not fit either."""
@@ -219,7 +242,13 @@ class Student:
     def describe(self) -> Sae:
         """The SAE as events name it."""
         layer, hook = self.pair
-        described = Sae(layer=layer, hook=hook, variant=self.variant, mean_ratio=self.normalisation.mean_ratio)
+        described = Sae(
+            layer=layer,
+            hook=hook,
+            variant=self.variant,
+            mean_ratio=self.normalisation.mean_ratio,
+            folder=folder_of(self.config),
+        )
         if self.sae.autoencoder:
             return described
         target_layer, target_hook = self.target
@@ -238,6 +267,12 @@ class Student:
             facts["part"] = self.part
         if self.variant is not None:
             facts["variant"] = self.variant
+        if (folder := folder_of(self.config)) is not None:
+            facts["folder"] = folder
+        if self.skipped:
+            facts["skipped"] = self.skipped
+        if self.diverged is not None:
+            facts["diverged"] = self.diverged
         if not self.sae.autoencoder:
             target_layer, target_hook = self.target
             facts |= {
@@ -267,7 +302,17 @@ class Student:
         pair: Pair = (facts["layer"], facts["hook"])
         student = cls.new(own, pair, ends, device, target=target, variant=variant, rates=rates)
         student.part = facts.get("part", student.part)
+        student.skipped = facts.get("skipped", 0)
+        student.diverged = facts.get("diverged")
         return student
+
+
+def folder_of(config: TrainingConfig) -> str | None:
+    """The name of the folder of activations that is trained on; None where it is known of which layer or hook they
+    are."""
+    if not config.activations or config.training_layers or config.hook_types:
+        return None
+    return Path(config.activations).name or "activations"
 
 
 def rate(config: TrainingConfig, step: int) -> float:

@@ -170,7 +170,7 @@ class Trainer:
         train = rows("train")
         reader: Passes = ActivationReader(lm, train, pairs)
         if config.cache:
-            reader = CachedPasses(reader, spec.data_dir / "activations", self._no_cache)
+            reader = CachedPasses(reader, spec.data_dir / "activations", devices.name(device), self._no_cache)
             log.info("The activations are kept in %s.", reader.folder)
         total = config.total_steps * config.batch_size
         if snapshot is None:
@@ -277,6 +277,7 @@ class _Run:
             loop.advance()
             step = loop.step
             self._trainer.stepped(step)
+            self._tell_diverged()
             self._narration.step()
             if step % config.log_interval == 0:
                 self._narration.interval()
@@ -290,6 +291,12 @@ class _Run:
         self._narration.summary(self._evaluate(last=True))
         self._emit(TrainingCompleted(step=loop.step, seconds=loop.seconds), None)
         return "completed"
+
+    def _tell_diverged(self) -> None:
+        if over := [one.name for one in self._loop.students if one.diverged is not None]:
+            self._trainer.troubles.tell(
+                "diverged", f"Diverged, and left as it was while training goes on: {', '.join(over)}."
+            )
 
     def _leave(self) -> Outcome:
         step = self._loop.step

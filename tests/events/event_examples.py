@@ -115,7 +115,15 @@ EXAMPLES: tuple[Event, ...] = (
         versions={"torch": "2.13.0", "saestudio": "0.1.0"},
         data_fingerprint="sha256:0f1e2d",
         saes=(
-            Sae(layer=1, hook="mlp_in", target_layer=2, target_hook="mlp_out", variant=3, mean_ratio=0.25),
+            Sae(
+                layer=1,
+                hook="mlp_in",
+                target_layer=2,
+                target_hook="mlp_out",
+                variant=3,
+                mean_ratio=0.25,
+                folder="retina",
+            ),
             Sae(layer=2, hook="resid_post"),
         ),
         config=CONFIG,

@@ -63,8 +63,11 @@ def told() -> list[str]:
 
 @pytest.fixture
 def passes(lm, rows, tmp_path: Path, told: list[str]) -> Callable[..., CachedPasses]:
-    def make(pairs=PAIRS, *, model=lm, per_pass: int = 4, **which: Any) -> CachedPasses:
-        return CachedPasses(ActivationReader(model, rows(**which), pairs, per_pass), tmp_path / "kept", told.append)
+    def make(
+        pairs=PAIRS, *, model=lm, per_pass: int = 4, device_name: str = "A processor", **which: Any
+    ) -> CachedPasses:
+        reader = ActivationReader(model, rows(**which), pairs, per_pass)
+        return CachedPasses(reader, tmp_path / "kept", device_name, told.append)
 
     return make
 
@@ -124,7 +127,7 @@ def test_only_the_hooks_that_are_not_kept_are_asked_of_the_model(passes, runs) -
     assert runs == []
 
 
-def test_another_model_text_order_context_or_size_of_pass_is_not_mixed_up_with_it(lm, passes, runs) -> None:
+def test_another_model_text_order_context_device_or_size_of_pass_is_not_mixed_up_with_it(lm, passes, runs) -> None:
     folders = {passes().folder}
     weight = lm.model.get_parameter("model.layers.1.mlp.down_proj.weight")
     before = weight.clone()
@@ -134,7 +137,8 @@ def test_another_model_text_order_context_or_size_of_pass_is_not_mixed_up_with_i
     finally:
         weight.copy_(before)
     folders |= {passes(context=CONTEXT // 2).folder, passes(data_seed=1).folder, passes(per_pass=5).folder}
-    assert len(folders) == 5
+    folders.add(passes(device_name="Another").folder)
+    assert len(folders) == 6
     assert passes().folder in folders
     manifest = json.loads((passes().folder / "manifest.json").read_text())
     assert manifest == passes().manifest
@@ -206,7 +210,7 @@ def test_a_disk_that_is_nearly_full_is_left_to_those_who_need_it_more(passes, to
 
 def test_a_folder_that_cannot_be_made_is_no_reason_to_stop(lm, rows, tmp_path, told) -> None:
     (tmp_path / "kept").write_text("a file")
-    reader = CachedPasses(ActivationReader(lm, rows(), PAIRS, 4), tmp_path / "kept", told.append)
+    reader = CachedPasses(ActivationReader(lm, rows(), PAIRS, 4), tmp_path / "kept", "A processor", told.append)
     assert reader.read(0)
     assert len(told) == 1
 

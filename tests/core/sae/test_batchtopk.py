@@ -13,6 +13,7 @@ from core.sae.batchtopk import BatchTopK
 from core.sae.matryoshka import Matryoshka
 from core.sae.normalisation import Ends, normalisation
 from core.sae.registry import architecture
+from core.sae.topk import TopK
 from events.training import TrainingConfig
 
 WIDTH, LATENTS, K, TOKENS = 24, 160, 6, 48
@@ -152,6 +153,27 @@ def test_a_token_may_take_more_than_the_candidates_that_are_looked_at(products: 
 
 
 @pytest.mark.parametrize("products", PRODUCTS)
+def test_most_of_the_run_each_token_has_latents_of_its_own_as_in_topk(products: str) -> None:
+    model, x = _model(BatchTopK, products), _batch()
+    model._apart = 5
+    topk = TopK(
+        width=WIDTH, latents=LATENTS, k=K, variance=30.0, dead_after=1000, dtype=torch.float64, products=products
+    )
+    topk.restore({name: tensor for name, tensor in model.tensors().items() if name != "threshold"})
+    for step in (1, 5):
+        ours, theirs = model.losses(x, step), topk.losses(x, step)
+        for name in ("total", "reconstruction", "auxiliary", "l0", "fvu"):
+            assert getattr(ours, name).item() == pytest.approx(getattr(theirs, name).item(), rel=1e-12), name
+        for one, other in zip(_gradients(ours.total, model), _gradients(theirs.total, topk), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+        # Inference already shares them, whatever the step kept.
+        assert model.encode(x).values.shape[0] == K * TOKENS - 1
+    shared = model.losses(x, 6)
+    assert shared.l0.item() == pytest.approx(K)
+    assert shared.reconstruction.item() != pytest.approx(topk.losses(x, 6).reconstruction.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("products", PRODUCTS)
 def test_what_is_not_positive_is_not_kept(products: str) -> None:
     model, x = _model(BatchTopK, products, dead=False), _batch()
     with torch.no_grad():
@@ -176,6 +198,13 @@ def test_the_threshold_is_the_mean_of_the_cuts_since_the_warm_up() -> None:
     again = BatchTopK(width=WIDTH, latents=LATENTS, k=K, variance=30.0, dead_after=1000, warmup=3, seed=5)
     again.restore(kept)
     assert again.threshold == model.threshold
+    # It begins anew where tokens begin to share their latents.
+    again._apart = 12
+    for step in range(11, 15):
+        x = _batch(torch.float32, seed=step)
+        cuts.append(float(again.losses(x, step).seen.cut))  # type: ignore[arg-type]
+    assert float(again.threshold) == pytest.approx(sum(cuts[-2:]) / 2, rel=1e-6)
+    again.restore(kept)
     # A batch that is broken leaves it alone.
     model.losses(torch.full((TOKENS, WIDTH), torch.nan), 10)
     assert again.threshold == model.threshold
@@ -228,6 +257,7 @@ def test_a_configuration_makes_one_and_says_what_is_missing(name: str) -> None:
     made = architecture(name).from_config(config, Ends.same(scale, centre), torch.device("cpu"))
     assert isinstance(made, BatchTopK)
     assert (made.wanted_l0, made.latents, made.unit_decoder) == (K, LATENTS, True)
+    assert made._apart == 0.8 * config.total_steps
     without = TrainingConfig(architecture_type=name, latent_dim=LATENTS, dead_token_threshold=100)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="k must be set"):
         architecture(name).from_config(without, Ends.same(scale, centre), torch.device("cpu"))

@@ -47,7 +47,7 @@ def test_the_coefficient_follows_its_formula_after_the_warm_up_of_the_learning_r
         if step <= 2:
             assert found == pytest.approx(0.5)
             continue
-        integral += 0.003 * error
+        integral += 0.006 * error
         assert found == pytest.approx(math.exp(integral + 0.3 * error), rel=1e-6)
 
 

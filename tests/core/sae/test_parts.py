@@ -17,17 +17,20 @@ from events.training import TrainingConfig
 
 WIDTH, LATENTS, TOKENS = 24, 160, 50
 CPU = torch.device("cpu")
+SHARING: dict[str, Any] = {"k": 5, "total_steps": 3}
+"""In the third of three steps tokens share their latents, in the third of many each has its own."""
 STEERED: dict[str, Any] = {"target_l0": 0.05}
 JUMPRELU: dict[str, Any] = {**STEERED, "initial_threshold": 0.3, "bandwidth": 0.4}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "topk": ("topk", {"k": 5}),
     "topk, free rows": ("topk", {"k": 5, "normalize_decoder": False}),
-    "batchtopk": ("batchtopk", {"k": 5}),
-    "matryoshka": ("matryoshka", {"k": 5}),
+    "batchtopk": ("batchtopk", SHARING),
+    "batchtopk, apart": ("batchtopk", {"k": 5}),
+    "matryoshka": ("matryoshka", SHARING),
     "standard": ("standard", STEERED),
     "gated": ("gated", STEERED),
     "jumprelu": ("jumprelu", JUMPRELU),
-    "transcoder": ("transcoder", {"activation": "batchtopk", "k": 5}),
+    "transcoder": ("transcoder", {"activation": "batchtopk", **SHARING}),
     "skip": ("skip", {"activation": "jumprelu", **JUMPRELU}),
     "skip relu": ("skip", {"activation": "relu", **STEERED}),
 }
@@ -39,10 +42,11 @@ PRODUCTS = [
 
 def _made(name: str, products: str, *, dead: bool) -> SparseAutoencoder:
     kind, fields = KINDS[name]
-    config = TrainingConfig(
-        architecture_type=kind, latent_dim=LATENTS, dead_token_threshold=1000, warmup_steps=0, total_steps=5_000,
-        **fields,
-    )  # type: ignore[arg-type]  # fmt: skip
+    settings: dict[str, Any] = {
+        "architecture_type": kind, "latent_dim": LATENTS, "dead_token_threshold": 1000, "warmup_steps": 0,
+        "total_steps": 5_000,
+    }  # fmt: skip
+    config = TrainingConfig(**{**settings, **fields})
     source = Scaled(Normalisation("none", 1.0, 30.0, 0.0), torch.linspace(-1, 1, WIDTH))
     target = source if kind not in ("transcoder", "skip") else Scaled(source.normalisation, torch.linspace(0, 1, WIDTH))
     made = architecture(kind, config.activation).from_config(config, Ends(source, target), CPU).double()

@@ -219,6 +219,7 @@ def test_near_duplicates_are_counted_whatever_their_length() -> None:
         ({"dead_share": 0.6}, "bad", "dead"),
         ({"fvu": 0.97}, "bad", "variance"),
         ({"fvu": None}, "bad", "finite"),
+        ({"diverged": 1_500}, "bad", "since step 1,500"),
     ],
 )
 def test_the_verdict_says_why(changed: dict[str, float | None], judgement: str, word: str) -> None:

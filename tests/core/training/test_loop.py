@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import msgspec
 import pytest
 import torch
-from synthetic import CPU, Synthetic, Told, config, loop
+from synthetic import CPU, PAIRS, Synthetic, Told, config, loop
 
 from core.training.checkpoint import Checkpoints, Snapshot
 from core.training.loop import CheckpointMismatch, Loop, NonFinite, students_of
+from core.training.student import Pair
 from events.training import StepTrained
 
 
@@ -217,6 +221,54 @@ def test_activations_that_are_not_finite_stop_the_training_after_ten_steps(caplo
     for ours, theirs in zip(before, after, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
     assert "the update was skipped" in caplog.text
+
+
+class _OneOfTwo(Synthetic):
+    """From `bad_from` on the second pair's activations are not finite."""
+
+    bad_from = 100
+
+    def next_batch(self) -> dict[Pair, torch.Tensor]:
+        batch = super().next_batch()
+        if self.served >= self.bad_from:
+            batch[PAIRS[1]] = batch[PAIRS[1]] * float("nan")
+        return batch
+
+
+def test_one_that_diverges_ends_alone_and_stays_so_over_a_resume(caplog: pytest.LogCaptureFixture) -> None:
+    chosen = config()
+    quiet, quiet_told = loop(chosen)
+    source = _OneOfTwo(batch=64)
+    source.bad_from = 6
+    trained, told = loop(chosen, source)
+    snapshot: Snapshot | None = None
+    for step in range(1, 31):
+        quiet.advance()
+        trained.advance()
+        if step == 12:
+            snapshot = copy.deepcopy(trained.snapshot())
+        assert [event.sae for event in trained.latest] == ([0, 1] if step <= 15 else [0])
+    assert [student.diverged for student in trained.students] == [None, 15]
+    assert "L1.mlp_out learns no more, the others go on" in caplog.text
+    # What it does not learn any more is said by every step, and disturbs nobody.
+    assert [step for step in _values(told) if step.sae == 0] == [step for step in _values(quiet_told) if step.sae == 0]
+    ended = [step for step in _values(told) if step.sae == 1]
+    assert len(ended) == 30
+    assert [step.learning_rate == 0.0 for step in ended] == [False] * 15 + [True] * 15
+    assert all(math.isnan(step.loss) and step.dead_latents == ended[14].dead_latents for step in ended[15:])
+    # Of the ten, seven had been skipped when it was saved.
+    assert snapshot is not None
+    again_told = Told()
+    again_source = _OneOfTwo(batch=64)
+    again_source.bad_from = 6
+    again = Loop(chosen, again_source, students_of(snapshot, chosen, CPU), CPU, again_told)
+    again.restore(snapshot)
+    for _ in range(13, 31):
+        again.advance()
+    assert [student.diverged for student in again.students] == [None, 15]
+    assert all(torch.equal(a, b) for a, b in zip(_parameters(trained), _parameters(again), strict=True))
+    resumed = students_of(again.snapshot(), chosen, CPU)
+    assert [student.diverged for student in resumed] == [None, 15]
 
 
 def test_a_single_bad_batch_is_survived() -> None:

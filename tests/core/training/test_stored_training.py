@@ -24,7 +24,7 @@ from core.training.stored import FolderChanged
 from events.control import PauseRequested, TrainingCreated
 from events.event import now_us
 from events.ids import new_id
-from events.training import EvaluationMade, StepTrained, TrainingConfig, TrainingStarted
+from events.training import EvaluationMade, StepTrained, TrainingConfig, TrainingStarted, sae_name
 
 SMALL: dict[str, Any] = {
     "latent_dim": 96, "k": 4, "batch_size": 64, "total_steps": 40, "learning_rate": 3e-3, "checkpoint_interval": 10,
@@ -53,6 +53,8 @@ def test_it_tells_all_that_a_training_tells_and_that_there_was_no_language_model
     assert run() == "completed"
     (started,) = run.of(TrainingStarted)
     assert started.data_fingerprint == open_folder(tmp_path / "kept").fingerprint
+    # Nobody said of which layer and hook the activations are.
+    assert [sae_name(sae) for sae in started.saes] == ["kept.x"]
     steps = run.of(StepTrained)
     assert len(steps) == 150
     assert steps[-1].fvu < steps[0].fvu
@@ -78,6 +80,7 @@ def test_a_transcoder_gives_t_for_x_of_another_width_and_resumes_to_the_bit(tmp_
     (started,) = whole.of(TrainingStarted)
     (sae,) = started.saes
     assert (sae.hook, sae.target_hook) == ("mlp_in", "mlp_out")
+    assert sae_name(sae) == "kept.x → t"
     spec = specification(tmp_path, architecture_type=kind, total_steps=150, seed=1)
     before = Run(spec, at={70: PauseRequested()})
     assert before() == "paused"
@@ -166,6 +169,7 @@ def test_what_it_trained_is_exported_without_a_model(tmp_path: Path) -> None:
     folder = tmp_path / "trainings" / spec.id
     write_spec(folder, spec)
     (one,) = exported(run.checkpoints / "step-00000040", read(folder))
+    assert one.name == "kept.x"
     described = json.loads((write(one, tmp_path / "out") / "cfg.json").read_text())
     assert (described["architecture"], described["d_in"], described["d_sae"]) == ("topk", 16, 96)
     metadata = described["metadata"]
