@@ -3,8 +3,11 @@ const KEPT = 30
 
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
+  // What is in the editor is never replaced by a message: only a person writes there, after the link that led here.
+  const keep = () => { view.studio_statement = editor.value }
   const editor = el("textarea", {
     rows: 8, spellcheck: "false", autocapitalize: "off", "aria-label": "Statement", placeholder: "SELECT * FROM trainings",
+    oninput: keep,
     onkeydown: (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
         event.preventDefault()
@@ -12,6 +15,7 @@ export function render({model, view}) {
       }
     },
   })
+  editor.value = view.studio_statement ?? ""
   const run = el("button", {type: "button", class: "main", title: "Ctrl+Enter", onclick: () => ask()}, "Run")
   const cancel = el("button", {type: "button", hidden: true, onclick: () => act({type: "cancel"})}, "Cancel")
   const doing = el("span", {class: "quiet", role: "status"})
@@ -49,11 +53,13 @@ export function render({model, view}) {
 
   function fill(statement) {
     editor.value = statement
+    keep()
     editor.focus()
   }
 
   function insert(text) {
     editor.setRangeText(text, editor.selectionStart, editor.selectionEnd, "end")
+    keep()
     editor.focus()
   }
 
@@ -78,8 +84,9 @@ export function render({model, view}) {
   const table = el("table", {"aria-label": "Answer"})
   let drawn = null
   const csv = el("button", {type: "button", onclick: () => save()}, "Download CSV")
+  const before = el("p", {class: "quiet", hidden: true}, "This is the answer to the question before.")
   const result = el("div", {class: "result", hidden: true},
-    el("div", {class: "line"}, summary, csv), cut, el("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": "Rows"}, table))
+    before, el("div", {class: "line"}, summary, csv), cut, el("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": "Rows"}, table))
   const drawAnswer = part(result, (answer) => {
     drawn = answer
     result.hidden = !answer
@@ -102,10 +109,11 @@ export function render({model, view}) {
     setTimeout(() => URL.revokeObjectURL(url), 10_000)
   }
 
-  let given = null
   listen(model, view, {show: ({view: page}) => {
-    if (given === null || (page.statement !== given && view.shadow_el.activeElement !== editor)) editor.value = page.statement
-    given = page.statement
+    if (view.studio_statement === undefined) {
+      editor.value = page.statement
+      keep()
+    }
     run.disabled = Boolean(page.doing)
     cancel.hidden = !page.doing
     setText(doing, page.doing)
@@ -114,6 +122,8 @@ export function render({model, view}) {
     setText(problem.firstChild, page.problem)
     if (page.schema) drawTree(page.schema)
     drawAnswer(page.answer)
+    setClass(result, page.before ? "result before" : "result")
+    before.hidden = !page.before
   }})
   drawHistory(asked())
   return el("section", {class: "surface", "aria-label": "SQL"},

@@ -19,17 +19,23 @@ _PAUSE = 1.0
 
 
 class SqlPage:
-    """One question at a time; the statement is part of the address, so that a link shows it."""
+    """One question at a time; the statement is part of the address, so that a link shows it.
+
+    What stands in the editor is the browser's alone: it begins with the link's statement and is never sent again.
+    """
 
     title = "SQL"
 
     def __init__(self, session: Session, route: Route) -> None:
         self._session = session
-        self._statement = route.get("q", "")
+        self._linked = route.get("q", "")
         self._schema: SqlSchema | None = None
         self._answer: dict[str, Any] | None = None
         self._problem = ""
         self._doing = ""
+        # The number of the newest question; what comes for another one is nobody's any more.
+        self._number = 0
+        self._answered = 0
         self._task: asyncio.Task[None] | None = None
         self._console = SqlConsole(sizing_mode="stretch_width")
         self._console.on_action(self._act)
@@ -46,15 +52,14 @@ class SqlPage:
         pass
 
     def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        self._give_up()
 
     async def _load(self) -> None:
         try:
             schema = await self._session.gateway.sql_schema()
         except ApiError as error:
             reason = f"What can be asked could not be loaded: {error}"
-            self._session.change(lambda: self._end(reason))
+            self._session.change(lambda: self._set(doing=self._doing, problem=reason))
         else:
             self._session.change(lambda: self._take_schema(schema))
 
@@ -64,55 +69,54 @@ class SqlPage:
 
     def _act(self, kind: str, message: dict[str, Any]) -> None:
         match kind:
-            case "run" if not self._doing:
-                self._statement = str(message.get("statement", ""))
-                self._session.router.replace(unparse({"page": "sql", "q": self._statement}))
-                self._doing, self._problem = "Asking …", ""
-                self._show()
-                self._task = self._session.spawn(self._ask(self._statement))
-            case "cancel" if self._task is not None:
-                self._task.cancel()
-                self._end("The question was given up.")
+            case "run":
+                self._give_up()
+                statement = str(message.get("statement", ""))
+                self._session.router.replace(unparse({"page": "sql", "q": statement}))
+                self._set(doing="Asking …")
+                self._task = self._session.spawn(self._ask(statement, self._number))
+            case "cancel" if self._doing:
+                self._give_up()
+                self._set(problem="The question was given up.")
 
-    async def _ask(self, statement: str) -> None:
+    def _give_up(self) -> None:
+        self._number += 1
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _ask(self, statement: str, number: int) -> None:
         while True:
             try:
                 answer = await self._session.gateway.sql(statement, limit=ROWS)
-            except ApiRefused as refused:
-                reason = str(refused)
-                if refused.status == _AWAY and "rebuilding" in reason:
-                    self._session.change(lambda reason=reason: self._say(reason))
-                    await asyncio.sleep(_PAUSE)
-                    continue
-                self._session.change(lambda reason=reason: self._end(reason))
             except ApiError as error:
                 reason = str(error)
-                self._session.change(lambda reason=reason: self._end(reason))
+                if isinstance(error, ApiRefused) and error.status == _AWAY and "rebuilding" in reason:
+                    self._say(number, doing=reason)
+                    await asyncio.sleep(_PAUSE)
+                    continue
+                self._say(number, problem=reason)
             else:
-                self._session.change(lambda answer=answer: self._take(answer))
+                self._say(number, answer=shown(answer))
             return
 
-    def _say(self, doing: str) -> None:
-        if self._doing:
-            self._doing = doing
-            self._show()
+    def _say(self, number: int, **news: Any) -> None:
+        self._session.change(lambda: self._set(**news) if number == self._number else None)
 
-    def _end(self, problem: str) -> None:
-        self._doing, self._problem = "", problem
+    def _set(self, *, doing: str = "", problem: str = "", answer: dict[str, Any] | None = None) -> None:
+        self._doing, self._problem = doing, problem
+        if answer is not None:
+            self._answer, self._answered = answer, self._number
         self._show()
-
-    def _take(self, answer: SqlAnswer) -> None:
-        if self._doing:
-            self._doing, self._answer = "", shown(answer)
-            self._show()
 
     def _show(self) -> None:
         self._console.present(
             {
-                "statement": self._statement,
+                "statement": self._linked,
                 "doing": self._doing,
                 "problem": self._problem,
                 "answer": self._answer,
+                "before": self._answered != self._number,
                 "schema": None if self._schema is None else msgspec.to_builtins(self._schema),
             }
         )
