@@ -122,6 +122,7 @@ class Api:
     @contextmanager
     def streamed(self, path: str, body: Any, *, timeout: float) -> Iterator[httpx.Response]:
         """The answer to `POST path`, whose body comes piece by piece, each within `timeout` seconds."""
+        begun = False
         try:
             with self._client.stream(
                 "POST", f"{self.address.url}{PREFIX}/{path}", json=body, timeout=timeout
@@ -129,10 +130,13 @@ class Api:
                 if not response.is_success:
                     response.read()
                     raise _refusal(response, self.address.url)
+                begun = True
                 yield response
         except httpx.TimeoutException as error:
             raise ServerUnreachable(f"{self.address.url} did not answer in time.") from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
+            if begun:
+                raise ServerUnreachable(f"The answer of {self.address.url} broke off ({error}).") from error
             raise ServerUnreachable(f"No server answers at {self.address.url} ({error}).") from error
 
     def training_id(self, wanted: str) -> str:

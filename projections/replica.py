@@ -51,7 +51,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How a replica stands: true at `position` of the log `log_id`, whose end was last seen at `head`.
 
     Not `ready`: it is being filled, and what is asked of it now would be an answer about the past. `error` says why it
-    does not go on (None: it does); `away`, why the server does not answer at present.
+    does not go on (None: it does); `away`, what it waits for at present: a server that does not answer, or memory.
     """
 
     position: int
@@ -298,6 +298,9 @@ class Replica:
             except (LogClosed, duckdb.FatalException):
                 raise
             except Exception as error:
+                if (lacking := _lack_of_memory(error)) is not None:
+                    # Others who ask this database may have all of it: that is no fault of a projection.
+                    raise MemoryError(str(lacking).partition("\n")[0]) from error
                 if fold is None or failed is None:
                     raise
                 _logger.exception("A projection failed and is behind from now on; the events are kept.")
@@ -326,6 +329,9 @@ class Replica:
                 self._follow()
             except (httpx.TransportError, OSError) as error:
                 self._stand(away=f"The server does not answer: {error or type(error).__name__}")
+            except MemoryError as error:
+                _logger.warning("The replica waits for memory: %s", error)
+                self._stand(away=f"There is not enough memory at present: {error}")
             except OtherLog as error:
                 _logger.info("The replica starts over: %s", error)
             except LogClosed:
@@ -381,6 +387,13 @@ class Replica:
                         self._apply(batch_of_recorded(self.position, message))
                     case _:
                         pass
+
+
+def _lack_of_memory(error: BaseException | None) -> BaseException | None:
+    """The lack of memory that an error tells of, itself or as its cause; None where it is another one."""
+    while error is not None and not isinstance(error, duckdb.OutOfMemoryException | MemoryError):
+        error = error.__cause__
+    return error
 
 
 @contextlib.contextmanager

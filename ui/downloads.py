@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import sys
@@ -11,7 +12,10 @@ from urllib.parse import quote
 
 from tornado.web import RequestHandler
 
+from .export import EXITS
 from .gateway import ApiError, Gateway
+
+logger = logging.getLogger(__name__)
 
 _AT_ONCE = asyncio.Semaphore(2)
 """So many files are made at the same time; others wait."""
@@ -33,8 +37,8 @@ class ExportHandler(RequestHandler):
             return
         async with _AT_ONCE:
             status, file, said = await _made(self._gateway, ids)
-        if status:
-            self._refuse(409, said)
+        if status != 200:
+            self._refuse(status, said)
             return
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Content-Disposition", await self._kept_as(ids))
@@ -62,7 +66,7 @@ class ExportHandler(RequestHandler):
 
 
 async def _made(gateway: Gateway, ids: list[str]) -> tuple[int, bytes, str]:
-    """The child's exit status, the file, and what it says on standard error."""
+    """The answer's HTTP status, the file, and why there is none."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
@@ -80,10 +84,22 @@ async def _made(gateway: Gateway, ids: list[str]) -> tuple[int, bytes, str]:
     try:
         file, said = await asyncio.wait_for(process.communicate(), _LONGEST)
     except TimeoutError:
-        return 1, b"", "The file took too long to make."
+        return 504, b"", f"The file took longer to make than the {_LONGEST:.0f} s that it may."
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     assert process.returncode is not None
-    return process.returncode, file, said.decode("utf-8", "replace").strip().splitlines()[-1] if said else ""
+    return outcome(process.returncode, file, said.decode("utf-8", "replace"))
+
+
+def outcome(code: int, file: bytes, said: str) -> tuple[int, bytes, str]:
+    """What a child's end means: an HTTP status, the file, and the sentence for who has asked."""
+    if code == 0:
+        return 200, file, ""
+    status = next((status for status, exit in EXITS.items() if exit == code), 500)
+    lines = said.strip().splitlines()
+    if status != 500 and lines:
+        return status, b"", lines[-1]
+    logger.error("Making a file of runs ended with status %d: %s", code, said)
+    return 500, b"", "The file could not be made because of a fault of the dashboard's; its log says more."

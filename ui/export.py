@@ -1,6 +1,8 @@
 """`python -m ui.export --api URL ID…`: runs in one file that opens anywhere. The API's token is in SAESTUDIO_TOKEN.
 
-A process of its own: drawing takes seconds, and neither the dashboard nor the server should wait for it.
+A process of its own: drawing takes seconds, and neither the dashboard nor the server should wait for it. Its exit
+status is one of `EXITS` where there is nothing to write, with the reason as the last line on standard error; any other
+one but 0 is a fault.
 """
 
 from __future__ import annotations
@@ -28,17 +30,27 @@ _LINES = 200
 
 _NOT_FOUND = 404
 
+UNWRITABLE = 3
+"""Exit status where the file cannot be written to its place."""
+
+EXITS = {400: 4, 404: 5, 413: 6, 502: 7, 503: 8}
+"""The exit status for each HTTP status that a refusal has. 1 and 2 are Python's and argparse's own."""
+
 
 class ExportRefused(Exception):
-    """There is nothing to write, for the reason that `str()` says."""
+    """There is nothing to write, for the reason that `str()` says; `status` is the HTTP status of such a refusal."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        self.status = status
+        super().__init__(reason)
 
 
 async def exported(gateway: Gateway, ids: Sequence[str], *, limit: int = LIMIT) -> bytes:
     """The file of these runs, in at most `limit` bytes. Raises `ExportRefused` and `ApiError`."""
     if not ids:
-        raise ExportRefused("No training was named.")
+        raise ExportRefused("No training was named.", 400)
     if len(ids) > MOST:
-        raise ExportRefused(f"At most {MOST} trainings go into one file, not {len(ids)}.")
+        raise ExportRefused(f"At most {MOST} trainings go into one file, not {len(ids)}.", 400)
     smallest = 0
     for points in _POINTS:
         runs = [await _known(gateway, id, points, _LINES // len(ids)) for id in ids]
@@ -46,7 +58,8 @@ async def exported(gateway: Gateway, ids: Sequence[str], *, limit: int = LIMIT) 
         if len(file) <= limit:
             return file
         smallest = len(file)
-    raise ExportRefused(f"The file would have {smallest:,} bytes; at most {limit:,} are allowed. Name fewer trainings.")
+    reason = f"The file would have {smallest:,} bytes; at most {limit:,} are allowed. Name fewer trainings."
+    raise ExportRefused(reason, 413)
 
 
 async def _known(gateway: Gateway, id: str, points: int, lines: int) -> Exported:
@@ -54,7 +67,7 @@ async def _known(gateway: Gateway, id: str, points: int, lines: int) -> Exported
         training, position = await gateway.training(id)
     except ApiRefused as refused:
         if refused.status == _NOT_FOUND:
-            raise ExportRefused(f"There is no training {id!r}.") from refused
+            raise ExportRefused(f"There is no training {id!r}.", 404) from refused
         raise
     history = await gateway.history(id, points=points)
     evaluations = await gateway.evaluations(id)
@@ -83,12 +96,15 @@ def main() -> int:
             sys.stdout.buffer.write(file)
         else:
             options.out.write_bytes(file)
-    except (ExportRefused, ApiError) as error:
+    except ExportRefused as refused:
+        sys.stderr.write(f"{refused}\n")
+        return EXITS[refused.status]
+    except ApiError as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        return EXITS[502 if isinstance(error, ApiRefused) else 503]
     except OSError as error:
         sys.stderr.write(f"{options.out} cannot be written: {error.strerror or error}.\n")
-        return 1
+        return UNWRITABLE
     return 0
 
 

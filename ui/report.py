@@ -22,7 +22,7 @@ from bokeh.resources import Resources
 
 from . import text, theme
 from .charts.analysis import Densities, Frontier
-from .charts.compare import CompareCharts
+from .charts.compare import FADED, CompareCharts
 from .charts.live import Choices, LiveCharts
 from .components.component import script, style
 from .gateway import Evaluation, History, LogLine, Training
@@ -154,14 +154,16 @@ def _several(parts: _Parts, runs: Sequence[Exported], now: float) -> None:
         run = by_id[line.id]
         training = run.training
         steps, columns = Steps.of(run.history.data, saes=len(training.saes), began=training.started_at)
-        latents = training.config.latent_dim if training.config is not None else None
+        config = comparison.config_of(line, training)
+        latents = config.latent_dim if config is not None else None
         data[line.key] = comparison.columns(line, columns, steps.saes, latents)
         ends = {name: float(values[-1]) for name, values in data[line.key].items() if len(values)}
         results.append(Result(line=line, run=training, last=ends, evaluations=run.evaluations))
         if columns["step"]:
             last[line.key] = {sae: (columns[f"l0_{sae}"][-1], columns[f"fvu_{sae}"][-1]) for sae in range(steps.saes)}
     heads = [comparison.head(line, by_id[line.id].training) | {"selected": False, "faded": False} for line in lines]
-    legend = [{name: head[name] for name in ("label", "colour", "dash", "status", "tone")} for head in heads]
+    told = ("key", "label", "colour", "dash", "status", "tone", "selected", "faded")
+    legend = [{name: head[name] for name in told} for head in heads]
     parts.add("legend", {"title": f"{len(runs)} runs compared", "lines": legend})
     parts.add_figures("Metrics", list(CompareCharts(lines, data, axis="step", log=False).figures.values()))
     table = {"every": None, "note": "", "heads": heads}
@@ -181,7 +183,7 @@ def _several(parts: _Parts, runs: Sequence[Exported], now: float) -> None:
         views.append(Densities(lines, histograms).figure)
     if views:
         parts.add_figures("Frontier and densities", views, columns=2)
-    rows = comparison.differences([result.run.config for result in results])
+    rows = comparison.differences([comparison.config_of(result.line, result.run) for result in results])
     note = "" if rows else "Their configurations are the same."
     parts.add("table", table | {"title": "Differences of configuration", "summary": "", "rows": rows, "note": note})
     for run in runs:
@@ -233,6 +235,7 @@ def _html(title: str, about: str, parts: _Parts) -> bytes:
             {**part, "figures": [parts.figures[index] for index in part["figures"]]} if "figures" in part else part
             for part in parts.shown
         ],
+        "faded": FADED,
         "colours": {"light": _inks(theme.LIGHT), "dark": _inks(theme.DARK)},
     }
     bokeh = Resources(mode="inline", components=["bokeh"], minified=True).js_raw

@@ -12,6 +12,9 @@ from . import output
 from .client import connected
 from .failure import Failure
 
+_REFUSED = 3
+"""From this exit status on, the program that draws says in one sentence why it does not."""
+
 
 def export_html(options: argparse.Namespace) -> int:
     """Write one training, or several side by side, with their charts into one file."""
@@ -27,9 +30,13 @@ def export_html(options: argparse.Namespace) -> int:
         text=True,
         check=False,
     )
+    said = made.stderr.strip().splitlines()
+    if made.returncode >= _REFUSED and said:
+        raise Failure(said[-1])
     if made.returncode:
-        said = made.stderr.strip().splitlines()
-        raise Failure(said[-1] if said else f"The file could not be made (exit status {made.returncode}).")
+        sys.stderr.write(made.stderr)
+        how = f"status {made.returncode}" if made.returncode > 0 else f"signal {-made.returncode}"
+        raise Failure(f"{target} could not be made: the program that draws it ended with {how}.")
     size = target.stat().st_size
     if options.json:
         output.print_json({"trainings": ids, "file": str(target), "bytes": size})

@@ -98,6 +98,8 @@ def _print(form: str, chunks: Iterator[bytes]) -> None:
             if metadata is not None and b"rows" in metadata:
                 end = dict(metadata.items())
             write(batch)
+        if b"error" in end:
+            raise Failure(end[b"error"].decode())
         write(None)
     cut = end[b"cut"].decode() if b"cut" in end else None
     _tell(int(end[b"rows"]), cut, int(schema.metadata[b"position"]), int(schema.metadata[b"head"]))
@@ -112,22 +114,17 @@ def _copied(chunks: Iterator[bytes], copy: Any) -> Iterator[bytes]:
 
 def _writer(form: str, schema: Any) -> Any:
     """Takes batch after batch, and None at the end."""
-    import pyarrow as pa
-    from pyarrow import csv, parquet
+    from projections.forms import Unfit, Writer, check
 
     plain = schema.remove_metadata()
     batches: list[Any] = []
-    for field in schema:
-        if form == "csv" and pa.types.is_nested(field.type):
-            raise Failure(f"Column {field.name} has lists or structs, which CSV has not; cast it to VARCHAR.")
-        if form in ("csv", "parquet") and pa.types.is_interval(field.type):
-            raise Failure(f"Column {field.name} has intervals, which {form} has not; cast it to VARCHAR.")
-    if form == "csv":
-        file: Any = csv.CSVWriter(sys.stdout.buffer, plain, write_options=csv.WriteOptions(quoting_style="needed"))
-    elif form == "parquet":
-        file = parquet.ParquetWriter(sys.stdout.buffer, plain)
-    else:
-        file = None
+    file = None
+    if form in ("csv", "parquet"):
+        try:
+            check(form, schema)
+        except Unfit as unfit:
+            raise Failure(str(unfit)) from unfit
+        file = Writer(form, schema, sys.stdout.buffer)
 
     def write(batch: Any) -> None:
         if batch is None:
@@ -138,8 +135,8 @@ def _writer(form: str, schema: Any) -> Any:
                 file.close()
         elif form == "table":
             batches.append(batch)
-        elif file is not None and batch.num_rows:
-            file.write(pa.RecordBatch.from_arrays(batch.columns, schema=plain))
+        elif file is not None:
+            file.write(batch)
 
     return write
 

@@ -52,18 +52,25 @@ class Access:
         self._owner = owner
         self._actors: dict[bytes, str] = {_digest(token): owner}
         self._deputies: set[bytes] = set()
+        self._readers: set[bytes] = set()
         self._codes: dict[bytes, float] = {}
 
-    def grant(self, actor: str, *, deputy: bool = False) -> str:
+    def grant(self, actor: str, *, deputy: bool = False, reader: bool = False) -> str:
         """A new token, valid until this process ends, whose bearer acts as `actor`.
 
-        A deputy may also act as somebody else, who has to be vouched for.
+        A deputy may also act as somebody else, who has to be vouched for. A reader changes nothing.
         """
         token = secrets.token_urlsafe(32)
         self._actors[_digest(token)] = actor
         if deputy:
             self._deputies.add(_digest(token))
+        if reader:
+            self._readers.add(_digest(token))
         return token
+
+    def only_reads(self, token: str) -> bool:
+        """Whether the bearer of a token may only read."""
+        return _digest(token) in self._readers
 
     def bearer(self, token: str) -> str | None:
         """The actor that a token speaks for; None where it is not valid."""

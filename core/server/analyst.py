@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
+import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .child import Child, runtime_folder
 from .problems import ApiError
@@ -28,10 +31,36 @@ ACTOR = "sql"
 AT_ONCE = 4
 """Questions that are worked on at the same time; further ones wait."""
 
+WAIT = 30.0
+"""Seconds that a question waits for its place, before it is told who has the others."""
+
+STALLED = 30.0
+"""Seconds in which a reader has to take a piece of its answer; one that does not loses its place to others."""
+
+_SHOWN = 60
+"""Characters that others are told of a statement."""
+
 _STARTING = 15.0
 _DEFECT = 500
 _AWHILE = 30.0
 """Seconds beyond a question's own, after which a child that says nothing counts as stuck."""
+
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class _Holder:
+    """A question that has one of the places."""
+
+    actor: str
+    statement: str
+    since: float
+
+    def __str__(self) -> str:
+        words = " ".join(self.statement.split())
+        shown = words if len(words) <= _SHOWN else words[: _SHOWN - 1] + "…"
+        return f"{self.actor} for {time.monotonic() - self.since:.0f} s ({shown})"
 
 
 class Analyst:
@@ -40,12 +69,13 @@ class Analyst:
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
         self._free = asyncio.Semaphore(AT_ONCE)
+        self._holders: set[_Holder] = set()
         self._client: httpx.AsyncClient | None = None
         self.child: Child | None = None
 
     async def ask(self, request: Request, asked: dict[str, Any], seconds: float) -> Response:
         """The child's answer. Raises a 503 `ApiError` while there is none. Given up when the client goes."""
-        return await _unless_gone(request, self._asked(asked, seconds))
+        return await _unless_gone(request, self._asked(asked, seconds, request.state.actor))
 
     async def stop(self) -> None:
         """End the child."""
@@ -53,9 +83,9 @@ class Analyst:
             await self._client.aclose()
             await self.child.stop()
 
-    async def _asked(self, asked: dict[str, Any], seconds: float) -> Response:
+    async def _asked(self, asked: dict[str, Any], seconds: float, actor: str) -> Response:
         async with contextlib.AsyncExitStack() as held:
-            await held.enter_async_context(self._free)
+            holder = await held.enter_async_context(self._place(actor, asked["statement"]))
             child, client = await self._started()
             sent = client.build_request(
                 "POST",
@@ -80,7 +110,30 @@ class Analyst:
             held.push_async_callback(answer.aclose)
             if answer.status_code == _DEFECT:
                 raise _lost()
-            return _Relayed(answer, held.pop_all())
+            return _Relayed(answer, holder, held.pop_all())
+
+    @contextlib.asynccontextmanager
+    async def _place(self, actor: str, statement: str) -> AsyncIterator[_Holder]:
+        """One of the places, once one is free. Raises a 503 `ApiError` that says who has them."""
+        try:
+            async with asyncio.timeout(WAIT):
+                await self._free.acquire()
+        except TimeoutError as error:
+            holders = sorted(self._holders, key=lambda one: one.since)
+            raise ApiError(
+                503,
+                f"{AT_ONCE} questions are worked on at the same time, and all of their places are taken: by "
+                + ", by ".join(map(str, holders))
+                + ".",
+                headers={"Retry-After": "5"},
+            ) from error
+        holder = _Holder(actor, statement, time.monotonic())
+        self._holders.add(holder)
+        try:
+            yield holder
+        finally:
+            self._holders.discard(holder)
+            self._free.release()
 
     async def _sent(self, client: httpx.AsyncClient, sent: httpx.Request) -> httpx.Response:
         """Tries for a while: a child that has just been started does not listen yet."""
@@ -103,7 +156,7 @@ class Analyst:
                     *(sys.executable, "-P", "-m", "core.server.sql_child"),
                     *("--socket", str(socket), "--api", studio.url, "--folder", str(studio.settings.sql)),
                 ],
-                environment={"SAESTUDIO_TOKEN": studio.access.grant(ACTOR)},
+                environment={"SAESTUDIO_TOKEN": studio.access.grant(ACTOR, reader=True)},
                 socket=socket,
                 log=studio.settings.data_dir / "sql.log",
             )
@@ -114,12 +167,17 @@ class Analyst:
         return self.child, self._client
 
 
+class _Stalled(Exception):
+    """A reader does not take its answer."""
+
+
 class _Relayed(StreamingResponse):
     """An answer of the child, passed on piece by piece."""
 
-    def __init__(self, answer: httpx.Response, held: contextlib.AsyncExitStack) -> None:
+    def __init__(self, answer: httpx.Response, holder: _Holder, held: contextlib.AsyncExitStack) -> None:
         passed = {name: answer.headers[name] for name in ("content-type", "retry-after") if name in answer.headers}
         super().__init__(self._pieces(answer), answer.status_code, headers=passed)
+        self._holder = holder
         self._held = held
 
     async def _pieces(self, answer: httpx.Response) -> AsyncIterator[bytes]:
@@ -127,9 +185,22 @@ class _Relayed(StreamingResponse):
             yield piece
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def taken(message: Message) -> None:
+            try:
+                async with asyncio.timeout(STALLED):
+                    await send(message)
+            except TimeoutError as error:
+                raise _Stalled from error
+
         # Not in the body's iterator: it is never begun where the client has gone meanwhile.
         async with self._held:
-            await super().__call__(scope, receive, send)
+            # An answer without its end closes the connection, which is all that can be said in its middle.
+            try:
+                await super().__call__(scope, receive, taken)
+            except _Stalled:
+                _logger.warning("A reader took nothing of its answer for %.0f s: %s.", STALLED, self._holder)
+            except httpx.TransportError as error:
+                _logger.warning("An answer broke off (%s): %s.", error, self._holder)
 
 
 async def _unless_gone(request: Request, answering: Any) -> Response:

@@ -11,10 +11,11 @@ import pyarrow as _pyarrow  # pyright: ignore[reportMissingTypeStubs]
 pa: Any = _pyarrow
 
 ARROW = "application/vnd.apache.arrow.stream"
+MEDIA_TYPES = {"arrow": ARROW, "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 
 
-class _Pieces:
-    """What a writer has written since it was last asked."""
+class Pieces:
+    """A file for a writer of whole files, which gives what has been written since it was last asked."""
 
     closed = False
 
@@ -40,7 +41,7 @@ def encoded(schema: Any, batches: Iterator[Any]) -> Iterator[bytes]:
 
     The schema comes with the first piece, so that whatever is wrong from the beginning is known before it.
     """
-    pieces = _Pieces()
+    pieces = Pieces()
     with pa.ipc.new_stream(pieces, schema) as writer:
         for batch in batches:
             if isinstance(batch, tuple):

@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from events.client import FOLLOW_PATH
 from events.wire import ACTOR_HEADER
 
 from . import problems
@@ -80,6 +81,9 @@ class Gate:
             if actor is None:
                 await _refuse(scope, receive, send, 401, reason)
                 return
+        if not _reads(scope) and (token := _bearer(headers)) is not None and self._access.only_reads(token):
+            await _refuse(scope, receive, send, 403, f"This token only reads; {scope['path']} is not for that.")
+            return
         if code is not None and scope["type"] == "http" and scope["method"] == "GET":
             # A known browser with a code that is used up: the address without it.
             await Response(status_code=303, headers={"Location": _without_code(scope)})(scope, receive, send)
@@ -122,6 +126,13 @@ class Gate:
         if uid != self._uid:
             return None, f"This server belongs to another user of this machine: {wants}"
         return user_actor(uid), ""
+
+
+def _reads(scope: Scope) -> bool:
+    """Whether a request can change nothing. Of all sockets only the log's does: another spelling of it is refused."""
+    if scope["type"] == "http":
+        return scope["method"] in ("GET", "HEAD")
+    return scope["path"] == FOLLOW_PATH
 
 
 def _same_origin(headers: Headers) -> bool:

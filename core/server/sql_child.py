@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import msgspec
 import pyarrow as _pyarrow  # pyright: ignore[reportMissingTypeStubs]
@@ -26,15 +26,17 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from core.fields import Problem
 from events.client import ServerAddress
+from projections import forms
 from projections.ask import DatabaseFallen, Limits, Question
 from projections.replica import Replica, ReplicaFailed
 from projections.statements import StatementRefused
 
 from . import problems
-from .arrow import ARROW, encoded, in_threads
+from .arrow import ARROW, MEDIA_TYPES, Pieces, encoded
 
 pa: Any = _pyarrow
 
@@ -48,6 +50,8 @@ NICE = 15
 PATIENCE = 5.0
 """Seconds that a question waits for the position that it asks for, or for the end of filling."""
 
+NO_MEMORY = "The answer needs more memory than there is for it; ask for less."
+
 OVERRUN = 3
 """Exit status of a process that one of its questions would not leave."""
 
@@ -60,7 +64,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     statement: str
     parameters: list[Any] | dict[str, Any]
-    format: Literal["json", "arrow"]
+    format: Literal["json", "arrow", "csv", "parquet"]
     rows: int
     size: int
     seconds: float
@@ -87,10 +91,9 @@ class _Database:
             return _refused(str(refused))
         except MemoryError:
             question.close()
-            return _refused("The answer needs more memory than there is for it; ask for less.")
+            return _refused(NO_MEMORY)
         except DatabaseFallen as error:
-            _logger.error("The database has fallen: %s", error)
-            os._exit(1)
+            _fallen(error)
         except BaseException:
             question.close()
             raise
@@ -112,7 +115,9 @@ class _Database:
         began = time.monotonic()
         await asyncio.to_thread(question.begin)
         if asked.format == "arrow":
-            return StreamingResponse(_arrow(question, asked.head), media_type=ARROW)
+            return _Streamed(question, _arrow(question, asked.head), ARROW)
+        if asked.format != "json":
+            return _Streamed(question, _file(question, asked.format), MEDIA_TYPES[asked.format])
         rows = await asyncio.to_thread(_rows, question)
         body = {
             "columns": [{"name": name, "type": kind} for name, kind in question.columns],
@@ -148,23 +153,91 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _arrow(question: Question, head: int) -> AsyncIterator[bytes]:
+class _Streamed(StreamingResponse):
+    """An answer, a piece at a time, each made in a thread when the one before has been taken."""
+
+    def __init__(self, question: Question, pieces: Iterator[bytes], media_type: str) -> None:
+        super().__init__(self._made(pieces), media_type=media_type)
+        self._question = question
+        self._working: asyncio.Future[bytes | None] | None = None
+
+    async def _made(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+        while True:
+            self._working = asyncio.ensure_future(asyncio.to_thread(next, pieces, None))
+            # The thread goes on where this is cancelled.
+            piece = await asyncio.shield(self._working)
+            if piece is None:
+                return
+            if piece:
+                yield piece
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Not in the body's iterator: it is never begun where the client has gone meanwhile.
+        try:
+            await super().__call__(scope, receive, send)
+        except StatementRefused as refused:
+            # The form has no place for a sentence; a file without its end is the only sign that there is.
+            _logger.info("An answer ends before its end: %s", refused)
+        except DatabaseFallen as error:
+            _fallen(error)
+        finally:
+            self._question.give_up()
+            if self._working is None or self._working.done():
+                self._question.close()
+            else:
+                self._working.add_done_callback(self._left)
+
+    def _left(self, working: asyncio.Future[bytes | None]) -> None:
+        """The thread has noticed that nobody waits any more."""
+        working.exception()
+        self._question.close()
+
+
+def _fallen(error: DatabaseFallen) -> NoReturn:
+    _logger.error("The database has fallen: %s", error)
+    os._exit(1)
+
+
+def _arrow(question: Question, head: int) -> Iterator[bytes]:
     metadata = {"position": str(question.position), "head": str(max(head, question.position))}
     schema = question.schema.with_metadata(metadata)
 
     def batches() -> Iterator[Any]:
-        for batch in question.batches():
-            yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+        error = None
+        try:
+            for batch in question.batches():
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+        except StatementRefused as refused:
+            error = str(refused)
+        except MemoryError:
+            error = NO_MEMORY
         # What is known at the end only comes with a last batch, without rows.
-        end = {"rows": str(question.rows), **({"cut": question.cut} if question.cut else {})}
+        end = {"rows": str(question.rows)}
+        end |= {name: said for name, said in (("cut", question.cut), ("error", error)) if said}
         yield pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema), end
 
+    return encoded(schema, batches())
+
+
+def _file(question: Question, form: forms.Form) -> Iterator[bytes]:
+    """The pieces of a file that cannot say that rows are missing: where some are, it has no end."""
+    pieces = Pieces()
     try:
-        async for piece in in_threads(encoded(schema, batches())):
-            yield piece
-    finally:
-        question.give_up()
-        question.close()
+        forms.check(form, question.schema)
+        writer = forms.Writer(form, question.schema, pieces)
+    except (forms.Unfit, pa.ArrowException) as error:
+        raise StatementRefused(str(error)) from error
+
+    def made() -> Iterator[bytes]:
+        for batch in question.batches():
+            writer.write(batch)
+            yield pieces.take()
+        if question.cut is not None:
+            raise StatementRefused(question.cut)
+        writer.close()
+        yield pieces.take()
+
+    return made()
 
 
 def _rows(question: Question) -> list[list[Any]]:

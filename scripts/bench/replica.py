@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """How fast a replica fills from a server's log, how far it lags behind, and what typical questions take.
 
-    scripts/bench/replica.py [--steps 2000000] [--rate 1000] [--seconds 10]
+    scripts/bench/replica.py [--steps 2000000] [--rate 1000] [--seconds 10] [--folder DIR] [make fill ask lag harm]
 
-The floor of the fill is writing the same columns into a DuckDB file, without server, folds and checkpoints.
+The floor of the fill is writing the same columns into a DuckDB file, without server, folds and checkpoints. With a
+folder its parts can be run one after the other: what one has made is there for the next.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from events.streams import Append
 from events.training import TrainingConfig
 from projections.replica import Replica
 
+PARTS = ("make", "fill", "ask", "lag", "harm")
 TRAININGS = 10
 AT_ONCE = 100_000
 
@@ -56,28 +59,51 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2_000_000)
     parser.add_argument("--rate", type=int, default=1_000)
     parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--folder", type=Path, help="where log and replica are kept (default: nowhere)")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="what is done (default: all)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
-        data.mkdir()
-        ids = make(data / "log.duckdb", options.steps)
-        floor = options.steps / write_alone(Path(folder) / "floor.duckdb", options.steps)
+    parts_ = options.parts or PARTS
+    with tempfile.TemporaryDirectory() as temporary:
+        folder: Path = options.folder or Path(temporary)
+        data = folder / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        if "make" in parts_:
+            make(data / "log.duckdb", options.steps)
+        floor = options.steps / write_alone(folder / "floor.duckdb", options.steps) if "fill" in parts_ else None
+        if set(parts_) <= {"make"}:
+            return
         with server_on(data) as (address, _):
-            replica = Replica(address, Path(folder) / "replica.duckdb", config={"threads": 2, "memory_limit": "1GB"})
-            began = time.perf_counter()
-            with replica:
-                while not replica.wait(timeout=1):
-                    pass
-                seconds = time.perf_counter() - began
-                rate = replica.position / seconds
-                print(f"first fill: {replica.position:,} events in {seconds:.1f} s, {rate:,.0f} events/s, ", end="")
-                print(f"{rate / floor:.2f} × writing the columns alone")
-                ask(replica, ids[0])
-                lag(address, replica, Path(folder), options.rate, options.seconds)
-            harm(address, Path(folder), options.rate, options.seconds)
+            if set(parts_) & {"fill", "ask", "lag"}:
+                follow(address, folder, parts_, floor, options)
+            if "harm" in parts_:
+                harm(address, Path(temporary), options.rate, options.seconds)
 
 
-def make(database: Path, count: int) -> list[str]:
+def follow(
+    address: ServerAddress, folder: Path, parts_: Sequence[str], floor: float | None, options: argparse.Namespace
+) -> None:
+    """Fills a replica, or goes on with the one that is there, and asks it."""
+    database = folder / "replica.duckdb"
+    if "fill" in parts_:
+        database.unlink(missing_ok=True)
+    replica = Replica(address, database, config={"threads": 2, "memory_limit": "1GB"})
+    began = time.perf_counter()
+    with replica:
+        while not replica.wait(timeout=1):
+            pass
+        seconds = time.perf_counter() - began
+        if floor is not None:
+            rate = replica.position / seconds
+            print(f"first fill: {replica.position:,} events in {seconds:.1f} s, {rate:,.0f} events/s, ", end="")
+            print(f"{rate / floor:.2f} × writing the columns alone")
+        if "ask" in parts_:
+            ask(replica)
+        if "lag" in parts_:
+            with tempfile.TemporaryDirectory() as spool:
+                lag(address, replica, Path(spool), options.rate, options.seconds)
+
+
+def make(database: Path, count: int) -> None:
     """A log in which ten trainings have made so many steps."""
     ids = [new_id() for _ in range(TRAININGS)]
     with EventStore.open(database) as store:
@@ -89,7 +115,6 @@ def make(database: Path, count: int) -> list[str]:
         for table in parts(ids, head, count):
             tables.execute_with(con, "INSERT INTO step_trained BY NAME SELECT * FROM rows", table)
     database.with_name(database.name + ".head").unlink()
-    return ids
 
 
 def parts(ids: list[str], head: int, count: int) -> Any:
@@ -108,6 +133,7 @@ def parts(ids: list[str], head: int, count: int) -> Any:
 
 def write_alone(database: Path, count: int) -> float:
     """Seconds that writing the columns takes."""
+    database.unlink(missing_ok=True)
     tables_ = list(parts(["a"] * TRAININGS, 0, count))
     began = time.perf_counter()
     with duckdb.connect(str(database), config={"threads": 2}) as con:
@@ -117,7 +143,9 @@ def write_alone(database: Path, count: int) -> float:
     return time.perf_counter() - began
 
 
-def ask(replica: Replica, id: str) -> None:
+def ask(replica: Replica) -> None:
+    with replica.snapshot() as (con, _):
+        (id,) = con.execute("SELECT training FROM trainings ORDER BY total_steps DESC LIMIT 1").fetchall()[0]
     for name, question in QUESTIONS.items():
         times: list[float] = []
         for _ in range(5):

@@ -239,6 +239,19 @@ class SlowLine:
         self._holding = False
 
 
+def drag(tab: Tab, chart: str, begin: float, end: float) -> None:
+    """Drag over a chart, from one part of its frame's width to another."""
+    x, width, y = tab.frame(chart)
+    mouse = tab.page.mouse
+    mouse.move(x + begin * width, y)
+    mouse.down()
+    for part in (begin + 0.1 * (end - begin), (begin + end) / 2, end):
+        mouse.move(x + part * width, y)
+        # A busy tab makes one of all moves within a frame, and of a drag in one move nothing.
+        tab.page.evaluate("() => new Promise(requestAnimationFrame)")
+    mouse.up()
+
+
 class Dashboard:
     """The dashboard's process with a proxy before it, following a scripted API that can go away and come back."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from charted import LINES, SPIKES, spiked
-from harness import Dashboard, SlowLine, Tab, wait_until
+from harness import Dashboard, SlowLine, Tab, drag, wait_until
 from playwright.sync_api import expect
 
 from events.training import Sae
@@ -18,19 +18,6 @@ pytestmark = pytest.mark.browser
 TabAt = Callable[..., Tab]
 
 ONE = (Sae(layer=1, hook="resid_post"),)
-
-
-def drag(tab: Tab, chart: str, begin: float, end: float) -> None:
-    """Drag over a chart, from one part of its frame's width to another."""
-    x, width, y = tab.frame(chart)
-    mouse = tab.page.mouse
-    mouse.move(x + begin * width, y)
-    mouse.down()
-    for part in (begin + 0.1 * (end - begin), (begin + end) / 2, end):
-        mouse.move(x + part * width, y)
-        # A busy tab makes one of all moves within a frame, and of a drag in one move nothing.
-        tab.page.evaluate("() => new Promise(requestAnimationFrame)")
-    mouse.up()
 
 
 def test_every_spike_of_every_metric_is_in_what_the_page_holds(dashboard: Dashboard, tab_at: TabAt) -> None:

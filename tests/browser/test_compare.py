@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from harness import Dashboard, Tab, wait_until
+from harness import Dashboard, Tab, drag, wait_until
 from playwright.sync_api import expect
 from scripted_studio import CONFIG, Studio, evaluation_of
 
-from events.training import TrainingResumed
+from events.training import Sae, TrainingResumed
 from ui.theme import line_style
 
 pytestmark = pytest.mark.browser
@@ -118,8 +118,43 @@ def test_what_is_selected_in_one_view_stands_out_in_all(dashboard: Dashboard, st
     tab.page.evaluate("Bokeh.documents[0].get_model_by_name('frontier').selected.indices = [0]")
     wait_until(lambda: faded(1) and not faded(0), "the first run to stand out")
     expect(table.get_by_role("button", name="cmpselect 0")).to_have_attribute("aria-pressed", "true")
+    # It is part of the link.
+    expect(tab.page).to_have_url(re.compile("&sel=run0$"))
+    tab.page.reload()
+    wait_until(lambda: len(drawn(tab, "loss", 1)) == 50, "the charts again")
+    wait_until(lambda: faded(1) and not faded(0) and selected() == [0, 1], "the first run to stand out again")
     table.get_by_role("button", name="cmpselect 0").click()
     wait_until(lambda: not faded(0) and not faded(1) and selected() == [], "all alike")
+
+
+def test_a_zoom_brings_every_step_of_its_range_for_every_run_and_smoothing_is_part_of_the_link(
+    dashboard: Dashboard, studio: Studio, tab_at: TabAt
+) -> None:
+    long, short = runs(studio, "cmpzoom", 2, steps=100)
+    studio.train(long, 101, 4_000)
+    tab = tab_at(f"{dashboard.url}?page=compare&ids={long},{short}&smooth=30")
+    wait_until(lambda: len(drawn(tab, "loss", 0)) > 300, "the charts")
+    tab.idle()
+    coarse = drawn(tab, "loss", 0)
+    assert coarse[-1] == 4_000
+    drag(tab, "compare-loss", 0.5, 0.55)
+    wait_until(lambda: (near := drawn(tab, "loss", 0)) and near[0] > 1_500 and near[-1] < 2_600, "the range")
+    near = drawn(tab, "loss", 0)
+    assert near == list(range(int(near[0]), int(near[-1]) + 1))
+    # The other run has long ended there.
+    assert len(drawn(tab, "loss", 1)) <= 1
+    expect(tab.page.get_by_text(re.compile(r"^Steps (1,9|2,)\d+ to 2,\d+$"))).to_be_visible()
+    studio.train(long, 4_001, 4_010)
+    tab.page.get_by_role("button", name="Show all").click()
+    wait_until(lambda: drawn(tab, "loss", 0) == [*coarse, *range(4_001, 4_011)], "the whole, with what came meanwhile")
+    assert len(drawn(tab, "loss", 1)) == 100
+    wait_until(lambda: tab.ranges("compare-loss")["x"][1] > 4_000, "the axis to be whole again")
+    expect(tab.page.get_by_role("button", name="Show all")).to_be_hidden()
+    smoothing = tab.page.get_by_role("slider", name="Smoothing")
+    expect(smoothing).to_have_attribute("aria-valuetext", "30 steps")
+    smoothing.press("Home")
+    expect(tab.page).to_have_url(re.compile(f"ids={long}%2C{short}$"))
+    wait_until(lambda: drawn(tab, "loss", 0)[-1:] == [4_010], "the lines as they are")
 
 
 def test_the_saes_of_one_run_and_a_run_that_is_not_there(dashboard: Dashboard, studio: Studio, tab_at: TabAt) -> None:
@@ -128,6 +163,14 @@ def test_the_saes_of_one_run_and_a_run_that_is_not_there(dashboard: Dashboard, s
     expect(tab.page.get_by_role("table", name="What came of them").get_by_role("columnheader")).to_have_text(
         ["L1.resid_post", "L2.resid_post"]
     )
+    # Variants have configurations of their own.
+    varied = studio.create("cmpvaried00000", config=msgspec.structs.replace(CONFIG, variants=({"k": 8}, {"k": 64})))
+    studio.start(varied, tuple(Sae(layer=1, hook="resid_post", variant=number) for number in range(2)))
+    studio.train(varied, 1, 20)
+    tab.page.goto(f"{dashboard.url}?page=compare&ids={varied}")
+    fields = tab.page.get_by_role("table", name="Configuration")
+    expect(fields.get_by_role("columnheader")).to_have_text(["L1.resid_post #0", "L1.resid_post #1"])
+    expect(fields.locator("[data-row=k] td")).to_have_text(["8", "64"])
     missing = tab_at(f"{dashboard.url}?page=compare&ids={one},nowhere0000000")
     missing.allowed.append("404")
     expect(missing.page.get_by_role("alert")).to_contain_text("There is no run nowhere0000000.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from events.emitter import Emitter
 from events.ids import new_id
 from events.spool import hold
 from events.training import Sae, TrainingConfig, TrainingStarted
+from ui.charts.compare import FADED
 
 pytestmark = pytest.mark.browser
 
@@ -99,6 +101,27 @@ def test_a_comparison_is_kept_in_one_file(
             page.evaluate("name => Bokeh.documents[0].get_model_by_name(name).data.step.length", f"{metric}-run1") == 60
         )
     assert page.evaluate("Bokeh.documents[0].get_model_by_name('frontier').data.l0.length") == 4
+    # A run is brought out everywhere, from wherever it is chosen.
+    legend = page.get_by_role("region", name="Lines")
+
+    def brought_out() -> list[Any]:
+        return page.evaluate("""() => {
+            const doc = Bokeh.documents[0]
+            const line = (name) => [...doc.all_models].find((one) => one.data_source?.name === name)
+            const alpha = (name) => line(name).glyph.line_alpha.value
+            return [alpha("loss-run0"), alpha("loss-run1"), alpha("density-run0"),
+                doc.get_model_by_name("frontier").selected.indices]
+        }""")
+
+    table.get_by_role("button", name="run 1").click()
+    expect(legend.get_by_role("button", name="run 1")).to_have_attribute("aria-pressed", "true")
+    assert brought_out() == [FADED, 1, FADED, [2, 3]]
+    page.evaluate("Bokeh.documents[0].get_model_by_name('frontier').selected.indices = [0]")
+    expect(table.get_by_role("button", name="run 0")).to_have_attribute("aria-pressed", "true")
+    assert brought_out() == [1, FADED, 1, [0, 1]]
+    legend.get_by_role("button", name="run 0").click()
+    expect(table.get_by_role("button", name="run 0")).to_have_attribute("aria-pressed", "false")
+    assert brought_out() == [1, 1, 1, []]
     page.context.close()
     assert wrong == []
 
@@ -140,9 +163,9 @@ def test_the_real_server_gives_a_long_training_with_every_spike(
 
 def test_a_file_that_cannot_be_made_says_why(dashboard: Dashboard, studio: Studio) -> None:
     for query, status, said in (
-        ("training=nowhere0000000", 409, "There is no training 'nowhere0000000'."),
+        ("training=nowhere0000000", 404, "There is no training 'nowhere0000000'."),
         ("", 400, "No training was named."),
-        ("training=--out%2C--help", 409, "There is no training '--out'."),
+        ("training=--out%2C--help", 404, "There is no training '--out'."),
     ):
         answer = httpx.get(f"{dashboard.url}export.html?{query}", timeout=60)
         assert (answer.status_code, answer.text.strip()) == (status, said)

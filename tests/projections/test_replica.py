@@ -229,6 +229,35 @@ async def test_a_projection_that_fails_keeps_no_event_out(client: Client, monkey
             assert position < con.execute("SELECT max(position) FROM events").fetchall()[0][0]
 
 
+class _Hungry(Projection):
+    """Finds no memory the first times."""
+
+    name = "hungry"
+    types = frozenset({"StepTrained"})
+    schema = ()
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    def fold(self, con: Any, batch: Any) -> None:
+        self.left -= 1
+        if self.left >= 0:
+            raise duckdb.OutOfMemoryException("Out of Memory Error: could not allocate block")
+
+
+@pytest.mark.slow
+async def test_a_replica_whose_memory_others_have_waits_and_misses_nothing(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, hungry = replicas.Projections, _Hungry(2)
+    monkeypatch.setattr(replicas, "Projections", lambda log: runner(log, [*every_projection(), hungry]))
+    async with running(of(client)) as replica:
+        await append(client, "one", *history())
+        await assert_equal(client, replica)
+        assert (hungry.left < 0, replica.standing.error, replica.standing.away) == (True, None, None)
+
+
 async def test_a_notebook_gets_a_live_connection(client: Client) -> None:
     end = await append(client, "one", *history())
 

@@ -6,13 +6,15 @@ import math
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from events.training import Sae, TrainingConfig
 from ui.gateway import Evaluation, MetricRow, Training
 from ui.state import comparison
+from ui.state.compare_columns import LineColumns
 from ui.state.comparison import MEAN, Asked, Line, Point, Result
-from ui.steps import Steps
+from ui.steps import AXES, Steps
 from ui.theme import line_style
 
 CONFIG = TrainingConfig(model="demo", datasets=("stdlib",), total_steps=100, batch_size=64, latent_dim=200, k=16)
@@ -36,7 +38,11 @@ def test_the_address_says_all_that_is_chosen_and_nothing_that_cannot_be() -> Non
     asked = Asked.of({"ids": "a,,b", "axis": "tokens", "log": "1", "sae": "L1.resid_post", "fields": "all"})
     assert asked == Asked(slots=("a", "", "b"), axis="tokens", log=True, sae="L1.resid_post", every_field=True)
     assert Asked.of(asked.route()) == asked
-    wrong = Asked.of({"ids": "a,a, b ,,", "axis": "loss", "log": "yes"})
+    chosen = Asked.of({"ids": "a,b", "smooth": "100", "sel": "run1,sae0"})
+    assert chosen == Asked(slots=("a", "b"), smoothing=100, selected=("run1", "sae0"))
+    assert Asked.of(chosen.route()) == chosen
+    assert chosen.without("b").selected == ("sae0",)
+    wrong = Asked.of({"ids": "a,a, b ,,", "axis": "loss", "log": "yes", "smooth": "7"})
     assert wrong == Asked(slots=("a", "", "b"))
     assert len(Asked.of({"ids": ",".join(map(str, range(30)))}).slots) == comparison.MOST
 
@@ -53,6 +59,42 @@ def test_a_run_keeps_its_colour_when_another_one_is_taken_away_or_added() -> Non
     assert colours(without.with_run("d")) == {"a": before["a"], "c": before["c"], "d": before["b"]}
     assert asked.without("c").slots == ("a", "b")
     assert asked.with_run("a") == asked
+
+
+def test_the_variants_of_one_run_are_compared_with_the_configurations_of_their_own() -> None:
+    variants = ({"k": 8}, {"architecture_type": "standard", "l1_alpha": 0.1, "latent_dim": 400}, {"k": 8, "seed": 3})
+    saes = tuple(Sae(layer=1, hook="resid_post", variant=number) for number in range(3))
+    one = run("a", saes, variants=variants)
+    lines = comparison.lines({0: one})
+    assert [line.label for line in lines] == ["L1.resid_post #0", "L1.resid_post #1", "L1.resid_post #2"]
+    configs = [comparison.config_of(line, one) for line in lines]
+    assert [(each.k, each.l1_alpha, each.latent_dim, each.seed) for each in configs if each] == [
+        (8, None, 200, 0),
+        (None, 0.1, 400, 0),
+        (8, None, 200, 3),
+    ]
+    differ = {row["name"]: [cell["text"] for cell in row["cells"]] for row in comparison.differences(configs)}
+    assert set(differ) == {"k", "architecture_type", "l1_alpha", "latent_dim", "seed"}
+    assert comparison.has_variants(one) and not comparison.has_variants(run("b"))
+    # Without variants, and where a line stands for several SAEs, there is one configuration.
+    assert comparison.config_of(comparison.lines({0: one, 1: run("b")})[0], one) is one.config
+
+
+def test_smoothing_draws_averages_and_leaves_what_is_known() -> None:
+    columns = {name: np.arange(1.0, 7.0) for name in (*AXES, *comparison.METRICS)}
+    columns["loss"] = np.array([1.0, 5.0] * 3)
+    smooth, plain = LineColumns(10), LineColumns()
+    for held in (smooth, plain):
+        held.put("run0", {name: values[:4] for name, values in columns.items()})
+        held.add("run0", {name: values[4:] for name, values in columns.items()})
+        assert held.last("run0")["loss"] == 5.0
+    whole = LineColumns(10)
+    whole.put("run0", columns)
+    assert np.ptp(smooth.drawn["run0"]["loss"][2:]) < 2
+    assert list(smooth.drawn["run0"]["step"]) == list(columns["step"])
+    # Step by step or all at once: the same line.
+    np.testing.assert_allclose(smooth.drawn["run0"]["loss"], whole.drawn["run0"]["loss"])
+    np.testing.assert_array_equal(plain.drawn["run0"]["loss"], columns["loss"])
 
 
 def test_ten_runs_have_ten_styles_and_an_eleventh_is_not_taken() -> None:

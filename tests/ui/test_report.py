@@ -17,7 +17,8 @@ import pytest
 
 from events.training import Sae, TrainingConfig
 from ui import report
-from ui.export import LIMIT, ExportRefused, exported
+from ui.downloads import outcome
+from ui.export import EXITS, LIMIT, ExportRefused, exported
 from ui.gateway import Evaluation, Gateway, History, LogLine, MetricRow, Training
 from ui.report import Exported
 
@@ -185,5 +186,17 @@ async def test_what_cannot_be_exported_is_refused_with_a_sentence() -> None:
         await exported(gateway, ["nowhere"])
     with pytest.raises(ExportRefused, match="At most 10 trainings go into one file, not 11"):
         await exported(gateway, [f"r{number}" for number in range(11)])
-    with pytest.raises(ExportRefused, match="No training was named"):
+    with pytest.raises(ExportRefused, match="No training was named") as refused:
         await exported(gateway, [])
+    assert refused.value.status == 400
+
+
+def test_each_end_of_the_program_that_draws_has_its_status_and_a_sentence() -> None:
+    noise = "a warning\n"
+    assert outcome(0, b"<html>", noise) == (200, b"<html>", "")
+    for status, code in EXITS.items():
+        assert outcome(code, b"", f"{noise}There is no training 'x'.\n") == (status, b"", "There is no training 'x'.")
+    fault = "The file could not be made because of a fault of the dashboard's; its log says more."
+    for code in (1, 2, -9, EXITS[404]):
+        said = "" if code == EXITS[404] else "Traceback (most recent call last)\nKeyError: 'secret'"
+        assert outcome(code, b"half", said) == (500, b"", fault)

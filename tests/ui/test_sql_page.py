@@ -60,7 +60,7 @@ async def asking() -> Asking:
 def page_of(asking: Asking) -> tuple[SqlPage, Callable[[], dict[str, Any]]]:
     page = SqlPage(cast(Session, asking), {"page": "sql", "q": "SELECT 0"})
     shown: list[dict[str, Any]] = []
-    page._console.present = shown.append
+    page._console.present = lambda view: shown.append(view)
     page.open()
     return page, lambda: shown[-1]
 

@@ -123,6 +123,7 @@ def _described(found: Sequence[Point]) -> dict[str, Any]:
         # Hollow where it is only what the newest step says.
         "fill": [0.9 if one.evaluated else 0.0 for one in found],
         "marker": ["circle" if one.line.dash == "solid" else "diamond" for one in found],
+        "key": [one.line.key for one in found],
         "label": [one.label for one in found],
         "said": ["evaluated" if one.evaluated else "as of its newest step" for one in found],
     }
@@ -160,6 +161,8 @@ class Densities:
         self.figure: Any = hv.render(overlay, backend="bokeh")
         self.figure.name = "compare-density"
         self._drawn = dict(zip([line.key for line in shown], self.figure.renderers, strict=True))
+        for key, drawn in self._drawn.items():
+            drawn.data_source.name = f"density-{key}"
         self.figure.toolbar.tools = []
         dress(self.figure)
         self.figure.xaxis[0].update(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
+from bokeh.events import DoubleTap, Event, RangesUpdate, Reset
 from bokeh.models import (
     BasicTicker,
     BoxZoomTool,
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..state.comparison import Line
 from .axes import LOG_TICKS, TICKS, TIME_TICKS, time_ticker
-from .dress import dress, keep_to_itself
+from .dress import dress, keep_to_itself, literal, refit
 
 HEIGHT = 260
 """Height of a chart in pixels."""
@@ -73,10 +73,20 @@ def charts_of(data: Mapping[str, Columns]) -> tuple[Chart, ...]:
 class CompareCharts:
     """A chart for each metric, a line in it for each of `lines`; `data` holds their columns by the lines' keys.
 
-    A chart is brought up to date by `update` only, so that what nobody looks at costs nothing.
+    A chart is brought up to date by `update` only, so that what nobody looks at costs nothing. `on_zoom` is called with
+    the ends of the range that somebody has chosen, in units of the axis, and `on_whole` when the whole is wanted again.
     """
 
-    def __init__(self, lines: Sequence[Line], data: Mapping[str, Columns], *, axis: str, log: bool) -> None:
+    def __init__(
+        self,
+        lines: Sequence[Line],
+        data: Mapping[str, Columns],
+        *,
+        axis: str,
+        log: bool,
+        on_zoom: Callable[[float, float], None] = lambda start, end: None,
+        on_whole: Callable[[], None] = lambda: None,
+    ) -> None:
         self._lines = lines
         self._axis = axis
         self._log = log
@@ -85,7 +95,20 @@ class CompareCharts:
         self._drawn: dict[tuple[str, str], Any] = {}
         self._sent: dict[tuple[str, str], int] = {}
         self.charts = charts_of(data)
+        self._fitted = False
         self.figures = {chart.metric: self._figure(chart, data) for chart in self.charts}
+        for plot in self.figures.values():
+            plot.on_event(Reset, lambda event: on_whole())
+            # A double click undoes the zoom of the chart that it hits, and says so to nobody.
+            plot.on_event(DoubleTap, lambda event: on_whole())
+
+        def zoomed(event: Event) -> None:
+            assert isinstance(event, RangesUpdate)
+            if event.x0 is not None and event.x1 is not None:
+                on_zoom(event.x0, event.x1)
+
+        # The charts share their axis: each zoom is told for all of them, once for every one.
+        next(iter(self.figures.values())).on_event(RangesUpdate, zoomed)
 
     def update(self, metric: str, data: Mapping[str, Columns], anew: Collection[str] = ()) -> None:
         """Add to a chart what its lines have come to have; those `anew` are drawn from the beginning."""
@@ -98,6 +121,13 @@ class CompareCharts:
                 added = self._columns(metric, columns, sent)
                 self._sources[at].stream({name: values.tolist() for name, values in added.items()})
             self._sent[at] = len(columns["step"])
+
+    def fit(self, *, whole: bool = False) -> None:
+        """Let the charts' ranges be fitted anew, which a zoom has fixed; without `whole` the axis stays as it is."""
+        self._fitted = not self._fitted
+        span = 2.0 if self._fitted else 2.0001
+        for fitted in (*(plot.y_range for plot in self.figures.values()), *([self._along] if whole else [])):
+            refit(fitted, span)
 
     def emphasise(self, keys: Collection[str]) -> None:
         """Let all lines but these fade; none: show all alike."""
@@ -170,9 +200,7 @@ class CompareCharts:
 
 
 def _reading(line: Line, said: str) -> str:
-    # Braces, @ and $ would be read as places for values.
-    label = "".join(f"&#{ord(letter)};" if letter in "@${}" else letter for letter in escape(line.label))
     return (
-        f'<div style="padding: 2px 4px"><span style="color: {line.colour}">●</span> {label}'
+        f'<div style="padding: 2px 4px"><span style="color: {line.colour}">●</span> {literal(line.label)}'
         f'<div style="opacity: 0.85">{said}</div></div>'
     )

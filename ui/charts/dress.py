@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 from bokeh.models import InlineStyleSheet
@@ -32,3 +33,16 @@ def keep_to_itself(plot: figure, *but: Any) -> None:
     """Let the browser tell nothing of what it makes of a figure's ranges and themes, but for the models `but`."""
     for model in plot.references():
         model.syncable = model in but
+
+
+def refit(fitted: Any, span: float) -> None:
+    """Let a `DataRange1d` forget what a zoom has made of it: it does when one of its properties changes.
+
+    `span` is how long it is where nothing changes along it, and has to be another one each time.
+    """
+    fitted.default_span = span
+
+
+def literal(text: str) -> str:
+    """A text as it stands in a tooltip's markup, where braces, @ and $ would be read as places for values."""
+    return "".join(f"&#{ord(letter)};" if letter in "@${}" else letter for letter in escape(text))

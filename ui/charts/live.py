@@ -36,6 +36,7 @@ from ..gateway import Training
 from ..steps import AXES, PER_SAE, Columns
 from ..theme import line_style
 from .axes import LOG_TICKS, TICKS, TIME_TICKS, TOOLBAR, time_ticker
+from .dress import refit
 from .smoothing import SPANS, MovingAverage
 
 HEIGHT = 232
@@ -176,7 +177,7 @@ class LiveCharts:
         self._draw_scale(columns)
         self._draw_smoothing()
         for chart, plot in zip(self.charts, self.figures, strict=True):
-            _refit(plot.y_range, self._span(chart, columns))
+            refit(plot.y_range, self._span(chart, columns))
         for plot in self.figures:
             plot.on_event(Reset, lambda event: on_whole())
             # A double click undoes the zoom of the chart that it hits, and says so to nobody.
@@ -192,9 +193,9 @@ class LiveCharts:
         # A zoom fixes the ranges of the chart that it was made in. They are fitted anew when a property changes.
         self._fitted = not self._fitted
         for chart, plot in zip(self.charts, self.figures, strict=True):
-            _refit(plot.y_range, self._span(chart, columns))
+            refit(plot.y_range, self._span(chart, columns))
         if whole:
-            _refit(self._along, 2.0 if self._fitted else 2.0001)
+            refit(self._along, 2.0 if self._fitted else 2.0001)
         self._keep_to_itself()
 
     def stream(self, columns: Columns) -> None:
@@ -371,8 +372,3 @@ class LiveCharts:
         for plot in self.figures:
             for model in plot.references():
                 model.syncable = False
-
-
-def _refit(fitted: Any, span: float) -> None:
-    """Let a `DataRange1d` forget what a zoom has made of it."""
-    fitted.default_span = span

@@ -79,13 +79,27 @@ export function render({model, view}) {
     ...[["step", "Step"], ["tokens", "Tokens"], ["time", "Time"]].map(([axis, label]) => el("button",
       {type: "button", "data-axis": axis, onclick: () => choose({axis})}, label)))
   const log = el("input", {type: "checkbox", onchange: () => choose({log: log.checked})})
+  let spans = []
+  const range = el("input", {type: "range", min: 0, step: 1, "aria-label": "Smoothing",
+    oninput: () => say(),
+    onchange: () => choose({smoothing: spans[range.value].span})})
+  const span = el("output", {class: "span quiet"})
+  const say = () => {
+    const {label} = spans[range.value]
+    setText(span, label)
+    range.setAttribute("aria-valuetext", label)
+  }
+  const zoomed = el("span", {class: "quiet"})
+  const zoom = el("div", {class: "zoom", hidden: true}, zoomed,
+    el("button", {type: "button", onclick: () => act({type: "whole"})}, "Show all"))
   const sae = el("select", {"aria-label": "SAE", onchange: () => choose({sae: sae.value})})
   const drawSaes = part(sae, (options, node) => node.replaceChildren(
     ...options.map(({value, label}) => el("option", {value}, label))))
   const link = copyButton("Copy link", () => ({content: location.href}), {class: "small"})
   const file = el("a", {class: "button small", download: true, title: "One file that opens anywhere, without a server"}, "Export HTML")
   const controls = el("div", {class: "controls", role: "group", "aria-label": "How the charts are drawn"},
-    axes, el("label", {class: "check"}, log, "Log scale"), el("label", {class: "check"}, "SAE", sae), link, file)
+    zoom, axes, el("label", {class: "check"}, log, "Log scale"), el("label", {class: "smoothing"}, "Smoothing", range, span),
+    el("label", {class: "check"}, "SAE", sae), link, file)
 
   const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
     el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
@@ -156,6 +170,12 @@ export function render({model, view}) {
       drawRuns({lines: head.lines, removable: head.removable})
       for (const button of axes.children) button.setAttribute("aria-pressed", String(button.dataset.axis === choices.axis))
       log.checked = choices.log
+      spans = head.spans
+      range.max = spans.length - 1
+      range.value = Math.max(0, spans.findIndex(({span}) => span === choices.smoothing))
+      say()
+      zoom.hidden = !head.zoom
+      setText(zoomed, head.zoom)
       drawSaes(head.saes)
       sae.value = choices.sae
       sae.parentNode.hidden = head.saes.length < 2

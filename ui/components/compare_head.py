@@ -14,4 +14,4 @@ class CompareHead(Component):
     """
 
     _esm = script("compare_head.js")
-    _stylesheets = style("compare_head.css")
+    _stylesheets = style("head.css", "compare_head.css")

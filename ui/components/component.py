@@ -19,9 +19,9 @@ def script(name: str) -> str:
     return (_FOLDER / "dom.js").read_text("utf-8") + (_FOLDER / name).read_text("utf-8")
 
 
-def style(name: str) -> list[str]:
-    """A component's style sheets: what all of them share, then its own."""
-    return [(_FOLDER / "studio.css").read_text("utf-8"), (_FOLDER / name).read_text("utf-8")]
+def style(*names: str) -> list[str]:
+    """A component's style sheets: what all of them share, what it shares with some of them, then its own."""
+    return [(_FOLDER / name).read_text("utf-8") for name in ("studio.css", *names)]
 
 
 class Component(JSComponent):

@@ -13,4 +13,4 @@ class MetricsHead(Component):
     """
 
     _esm = script("metrics_head.js")
-    _stylesheets = style("metrics_head.css")
+    _stylesheets = style("head.css", "metrics_head.css")

@@ -64,8 +64,10 @@ export function render({model, view}) {
   }
 
   const link = copyButton("Copy link", () => {
+    // How the answer is drawn is part of the address already.
     const url = new URL(document.location.href)
-    url.search = `?${new URLSearchParams({page: "sql", q: editor.value})}`
+    url.searchParams.set("page", "sql")
+    url.searchParams.set("q", editor.value)
     return {content: url.href}
   })
 
@@ -83,10 +85,14 @@ export function render({model, view}) {
   const cut = el("div", {class: "notice warn", hidden: true}, el("span"))
   const table = el("table", {"aria-label": "Answer"})
   let drawn = null
-  const csv = el("button", {type: "button", onclick: () => save()}, "Download CSV")
+  let whole = {}
+  const files = el("div", {class: "files", role: "group", "aria-label": "Download"}, ...[["csv", "CSV"], ["parquet", "Parquet"], ["arrow", "Arrow"]]
+    .map(([form, label]) => el("button", {type: "button", "data-form": form, title: "The whole answer, not only what is shown here",
+      onclick: () => save(form, label)}, `Download ${label}`)))
+  const saving = el("p", {class: "quiet", role: "status", hidden: true})
   const before = el("p", {class: "quiet", hidden: true}, "This is the answer to the question before.")
   const result = el("div", {class: "result", hidden: true},
-    before, el("div", {class: "line"}, summary, csv), cut, el("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": "Rows"}, table))
+    before, el("div", {class: "line"}, summary, files), saving, cut, el("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": "Rows"}, table))
   const drawAnswer = part(result, (answer) => {
     drawn = answer
     result.hidden = !answer
@@ -101,12 +107,35 @@ export function render({model, view}) {
       el("tbody", {}, ...answer.rows.map((row) => el("tr", {}, ...row.map(cell)))))
   })
 
-  function save() {
-    const quoted = (value) => value == null ? "" : /[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value
-    const lines = [drawn.columns.map(({name}) => name), ...drawn.rows].map((row) => row.map(quoted).join(","))
-    const url = URL.createObjectURL(new Blob([lines.join("\r\n") + "\r\n"], {type: "text/csv"}))
-    el("a", {href: url, download: "answer.csv"}).click()
-    setTimeout(() => URL.revokeObjectURL(url), 10_000)
+  // The server sends the whole answer past the page's own process. A second click takes the first one back.
+  let under_way = null
+  async function save(form, label) {
+    under_way?.abort()
+    if (under_way?.form === form) return
+    const mine = under_way = Object.assign(new AbortController(), {form})
+    const say = (text) => {
+      if (under_way !== mine && under_way !== null) return
+      saving.hidden = !text
+      setText(saving, text)
+    }
+    say(`The answer is coming as ${label}; a second click stops that.`)
+    let problem = ""
+    try {
+      const answer = await fetch("api/v1/sql", {method: "POST", signal: mine.signal, headers: {"Content-Type": "application/json"},
+        body: JSON.stringify({statement: drawn.statement, format: form, ...whole})})
+      if (answer.ok) {
+        const url = URL.createObjectURL(await answer.blob())
+        el("a", {href: url, download: `answer.${form}`}).click()
+        setTimeout(() => URL.revokeObjectURL(url), 10_000)
+      } else {
+        problem = (await answer.json().catch(() => ({}))).detail ?? `The server answered ${answer.status}.`
+      }
+    } catch {
+      problem = mine.signal.aborted ? "" : form === "arrow" ? "The server's answer broke off."
+        : `The server's answer broke off: it went wrong on the way, or has more than ${whole.limit.toLocaleString("en")} rows, which ${label} cannot say.`
+    }
+    if (under_way === mine) under_way = null
+    say(problem)
   }
 
   listen(model, view, {show: ({view: page}) => {
@@ -120,6 +149,7 @@ export function render({model, view}) {
     setClass(doing, page.doing ? "quiet spin" : "quiet")
     problem.hidden = !page.problem
     setText(problem.firstChild, page.problem)
+    whole = page.whole
     if (page.schema) drawTree(page.schema)
     drawAnswer(page.answer)
     setClass(result, page.before ? "result before" : "result")

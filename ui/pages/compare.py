@@ -7,20 +7,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 import panel as pn
 
 from ..charts.analysis import Densities, Frontier
 from ..charts.compare import CompareCharts
+from ..charts.smoothing import SPANS
 from ..components.compare_head import CompareHead
 from ..components.compare_table import CompareTable
 from ..gateway import ApiError, Training
 from ..session import Refresh, Route, Session, unparse
 from ..state import comparison
+from ..state.compare_columns import LineColumns
 from ..state.comparison import MEAN, Asked, Line, Result
 from ..state.trainings import ARCHITECTURES, LABELS, last_part
 from ..steps import Columns
-from .compare_run import Run
+from ..text import count
+from .compare_run import Run, columns_of
+from .compare_zoom import View, Zoom
 
 _TICK = 0.7
 """Seconds between two updates at the least."""
@@ -40,11 +43,11 @@ class ComparePage:
         self._runs = {id: Run(session, id, self._changed) for id in self._asked.ids.values()}
         self._tick = Refresh(session, self._beat, pause=_TICK)
         self._finding = Refresh(session, self._find, pause=0.1)
+        self._zoom = Zoom(session, self._view, self._all_anew, self._show)
         self._q = ""
-        self._selected: tuple[str, ...] = ()
         self._seen: frozenset[str] = frozenset()
         self._lines: list[Line] = []
-        self._data: dict[str, dict[str, Any]] = {}
+        self._columns = LineColumns(self._asked.smoothing)
         self._beginnings: dict[str, int] = {}
         self._anew: dict[str, set[str]] = {}
         self._charts: CompareCharts | None = None
@@ -82,6 +85,7 @@ class ComparePage:
     def close(self) -> None:
         self._tick.stop()
         self._finding.stop()
+        self._zoom.stop()
         for run in self._runs.values():
             run.close()
 
@@ -117,13 +121,15 @@ class ComparePage:
             if (run := self._runs[id]).loaded and run.training is not None
         }
         self._lines = comparison.lines(known, self._asked.sae)
-        shape = (self._lines, self._asked.axis, self._asked.log)
+        shape = (self._lines, self._asked.axis, self._asked.log, self._asked.smoothing)
+        if self._asked.smoothing != self._columns.span:
+            self._columns = LineColumns(self._asked.smoothing)
         for line in self._lines:
             run = self._runs[line.id]
             if self._beginnings.get(line.key) != run.beginning or shape != self._drawn:
                 assert run.series is not None
                 self._beginnings[line.key] = run.beginning
-                self._data[line.key] = self._columns(line, run, run.series.columns)
+                self._columns.put(line.key, columns_of(line, run, run.series.columns))
                 for waiting in self._anew.values():
                     waiting.add(line.key)
         waiting = any(not run.loaded and not run.failed for run in self._runs.values())
@@ -131,23 +137,26 @@ class ComparePage:
             return
         if shape != self._drawn:
             self._drawn = shape
-            self._selected = tuple(key for key in self._selected if key in {line.key for line in self._lines})
             self._draw()
         else:
             self._bring_up_to_date()
 
-    def _columns(self, line: Line, run: Run, columns: Columns) -> dict[str, Any]:
-        training, steps = run.training, run.steps
-        config = training.config if training is not None else None
-        latents = config.latent_dim if config is not None else None
-        return comparison.columns(line, columns, steps.saes if steps is not None else 0, latents)
-
     def _extend(self, run: Run, added: Columns) -> None:
         for line in self._lines:
             if line.id == run.id:
-                more = self._columns(line, run, added)
-                have = self._data[line.key]
-                self._data[line.key] = {name: np.concatenate([have[name], more[name]]) for name in have}
+                self._columns.add(line.key, columns_of(line, run, added))
+
+    def _view(self) -> View:
+        return View(self._lines, self._runs, self._asked.axis, self._asked.smoothing)
+
+    def _all_anew(self, whole: bool) -> None:
+        """Other columns are to be drawn: those of a zoom, or the `whole` again."""
+        if self._charts is not None:
+            self._charts.fit(whole=whole)
+        for waiting in self._anew.values():
+            waiting.update(line.key for line in self._lines)
+        self._bring_up_to_date()
+        self._show()
 
     # What is seen
 
@@ -156,7 +165,15 @@ class ComparePage:
             self._charts = None
             self._grid.objects = []
             return
-        self._charts = CompareCharts(self._lines, self._data, axis=self._asked.axis, log=self._asked.log)
+        self._zoom.forget()
+        self._charts = CompareCharts(
+            self._lines,
+            self._columns.drawn,
+            axis=self._asked.axis,
+            log=self._asked.log,
+            on_zoom=self._zoom.to,
+            on_whole=lambda: self._session.change(self._zoom.leave),
+        )
         self._charts.emphasise(self._selected)
         self._anew = {metric: set() for metric in self._charts.figures}
         self._drawing += 1
@@ -167,25 +184,25 @@ class ComparePage:
     def _bring_up_to_date(self) -> None:
         if self._charts is None:
             return
+        shown = self._zoom.columns or self._columns
         for metric, plot in self._charts.figures.items():
             if plot.name in self._seen:
-                self._charts.update(metric, self._data, self._anew[metric])
+                self._charts.update(metric, shown.drawn, self._anew[metric])
                 self._anew[metric].clear()
 
     def _results_of_lines(self) -> list[Result]:
         found: list[Result] = []
         for line in self._lines:
             run = self._runs[line.id]
-            training, columns = run.training, self._data[line.key]
-            assert training is not None
-            last = {name: float(values[-1]) for name, values in columns.items() if len(values)}
-            found.append(Result(line=line, run=training, last=last, evaluations=run.evaluations))
+            assert run.training is not None
+            last = self._columns.last(line.key)
+            found.append(Result(line=line, run=run.training, last=last, evaluations=run.evaluations))
         return found
 
     def _show(self) -> None:
         heads = self._heads()
         self._show_tables(heads)
-        failed = " ".join(run.failed for run in self._runs.values() if run.failed)
+        failed = " ".join([run.failed for run in self._runs.values() if run.failed] + [self._zoom.failed]).strip()
         waiting = any(not run.loaded and not run.failed for run in self._runs.values())
         saes = comparison.choices_of_sae(
             {slot: run.training for slot, run in enumerate(self._runs.values()) if run.training is not None}
@@ -194,7 +211,14 @@ class ComparePage:
             {
                 "lines": heads,
                 "removable": len(self._asked.ids) > 1 or len(self._lines) <= 1,
-                "choices": {"axis": self._asked.axis, "log": self._asked.log, "sae": self._asked.sae},
+                "choices": {
+                    "axis": self._asked.axis,
+                    "log": self._asked.log,
+                    "sae": self._asked.sae,
+                    "smoothing": self._asked.smoothing,
+                },
+                "spans": [{"span": span, "label": f"{count(span)} steps" if span else "off"} for span in SPANS],
+                "zoom": self._zoom.said,
                 "saes": [
                     {"value": MEAN, "label": "mean of all"},
                     *({"value": label, "label": label} for label in saes),
@@ -239,8 +263,9 @@ class ComparePage:
     def _show_tables(self, heads: Sequence[dict[str, Any]]) -> None:
         shown = self._charts is not None and bool(self._lines)
         self._results.visible = shown
-        # The SAEs of one run have one configuration.
-        self._fields.visible = shown and len(self._asked.ids) > 1
+        # The SAEs of one run have one configuration, but for its variants.
+        known = [run.training for run in self._runs.values() if run.training is not None]
+        self._fields.visible = shown and (len(self._asked.ids) > 1 or any(map(comparison.has_variants, known)))
         if not shown:
             self._analysis.visible = False
             return
@@ -256,7 +281,7 @@ class ComparePage:
                 "rows": comparison.figures(results, time.time()),
             }
         )
-        configs = [result.run.config for result in results]
+        configs = [comparison.config_of(result.line, result.run) for result in results]
         rows = comparison.differences(configs, every=self._asked.every_field)
         differing = sum(row["differs"] for row in rows)
         same = "Their configurations are the same." if len(configs) > 1 else ""
@@ -312,10 +337,12 @@ class ComparePage:
             case "remove":
                 self._look(self._asked.without(str(message.get("id", ""))))
             case "choose":
-                asked = Asked.of(
-                    {**self._asked.route(), "axis": str(message.get("axis")), "sae": str(message.get("sae"))}
-                )
+                said = {"axis": "axis", "sae": "sae", "smoothing": "smooth"}
+                chosen = {name: str(message.get(word)) for word, name in said.items()}
+                asked = Asked.of({**self._asked.route(), **chosen})
                 self._look(msgspec.structs.replace(asked, log=message.get("log") is True))
+            case "whole":
+                self._zoom.leave()
             case "all":
                 self._look(msgspec.structs.replace(self._asked, every_field=message.get("on") is True))
             case "find":
@@ -328,6 +355,7 @@ class ComparePage:
                     if run.failed:
                         run.failed = ""
                         run.ask()
+                self._zoom.retry()
                 self._show()
 
     def _see(self, charts: Any) -> None:
@@ -337,12 +365,19 @@ class ComparePage:
         if self._seen:
             self._advance()
 
+    @property
+    def _selected(self) -> tuple[str, ...]:
+        """The keys of the lines that stand out: those that the address asks for, as far as they are there."""
+        known = {line.key for line in self._lines}
+        return tuple(key for key in self._asked.selected if key in known)
+
     def _select(self, keys: Sequence[str]) -> None:
         known = {line.key for line in self._lines}
         selected = tuple(key for key in keys if key in known)
         if selected == self._selected:
             return
-        self._selected = selected
+        self._asked = msgspec.structs.replace(self._asked, selected=selected)
+        self._session.router.replace(unparse(self._asked.route()))
         for view in (self._charts, self._frontier, self._densities):
             if view is not None:
                 view.emphasise(selected)

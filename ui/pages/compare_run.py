@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from events.event import Recorded
 from events.training import EvaluationMade, StepTrained, TrainingResumed
@@ -10,6 +11,8 @@ from events.training import EvaluationMade, StepTrained, TrainingResumed
 from ..feed import Cursor
 from ..gateway import ApiError, ApiRefused, Evaluation, Training
 from ..session import Refresh, Session
+from ..state import comparison
+from ..state.comparison import Line
 from ..state.trainings import LiveTraining
 from ..steps import Columns, Series, Steps
 
@@ -91,6 +94,16 @@ class Run:
         columns = self.series.columns
         return {sae: (columns[f"l0_{sae}"][-1], columns[f"fvu_{sae}"][-1]) for sae in range(self.steps.saes)}
 
+    async def within(self, axis: str, start: float, end: float) -> Columns:
+        """The steps between two places on an axis, in full resolution. Raises `ApiError`."""
+        assert self.series is not None and self.steps is not None
+        if not self.series.columns["step"]:
+            return self.series.columns
+        first, last = self.series.steps_around(axis, start, end)
+        history = await self._session.gateway.history(self.id, points=POINTS, from_step=first, to_step=last)
+        _, columns = Steps.of(history.data, saes=self.steps.saes, began=self.steps.began)
+        return columns
+
     async def _ask(self) -> None:
         wanted, self._wanted = self._wanted, set()
         gateway = self._session.gateway
@@ -132,6 +145,13 @@ class Run:
     def _fail(self, reason: str, missing: bool) -> None:
         self.failed, self.missing = reason, missing
         self._changed()
+
+
+def columns_of(line: Line, run: Run, columns: Columns) -> dict[str, Any]:
+    """The columns of a line of `run`, made from those of its steps."""
+    config = None if run.training is None else comparison.config_of(line, run.training)
+    latents = None if config is None else config.latent_dim
+    return comparison.columns(line, columns, run.steps.saes if run.steps is not None else 0, latents)
 
 
 def _steps_of(events: Sequence[Recorded]) -> list[tuple[StepTrained, int]]:

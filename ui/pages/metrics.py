@@ -20,17 +20,15 @@ from ..gateway import ApiError, History, Training
 from ..session import Refresh, Session
 from ..state.trainings import sae_labels, target_l0
 from ..steps import Columns, Series, Steps, until
-from ..text import count, duration, short
+from ..text import count
 from ..theme import line_style
+from .zoom import SETTLED, zoom_text
 
 POINTS = 1000
 """Points of a history, for each SAE: half as many buckets, each with its least and its greatest."""
 
 STREAMED = 2000
 """Live points after which the history is asked for again, so that a chart never grows without end."""
-
-_SETTLED = 0.12
-"""Seconds after which a zoom counts as chosen: a reset is told as a zoom first."""
 
 _ENDED = ("completed", "stopped", "failed")
 
@@ -205,7 +203,7 @@ class MetricsSection:
         self._show()
 
     async def _ask_zoom(self) -> None:
-        await asyncio.sleep(_SETTLED)
+        await asyncio.sleep(SETTLED)
         zoom, series, steps = self._zoom, self._series, self._steps
         if zoom is None or series is None or steps is None:
             return
@@ -305,7 +303,7 @@ class MetricsSection:
                 "choices": msgspec.to_builtins(self._choices),
                 "turn": self._turn,
                 "spans": [{"span": span, "label": f"{count(span)} steps" if span else "off"} for span in SPANS],
-                "zoom": self._zoom_text(),
+                "zoom": zoom_text(self._choices.axis, self._zoomed),
                 "csv": f"api/v1/trainings/{quote(self._id, safe='')}/metrics?format=csv",
             }
         )
@@ -315,18 +313,6 @@ class MetricsSection:
         if charts != self._reserved:
             self._reserved = charts
             self._grid.stylesheets = [_GRID, _place(charts)]
-
-    def _zoom_text(self) -> str:
-        if self._zoomed is None:
-            return ""
-        start, end = (max(0.0, value) for value in self._zoomed)
-        match self._choices.axis:
-            case "time":
-                return f"{duration(start)} to {duration(end)}"
-            case "tokens":
-                return f"{short(start)} to {short(end)} tokens"
-            case _:
-                return f"Steps {count(start)} to {count(end)}"
 
     def _act(self, kind: str, message: dict[str, Any]) -> None:
         match kind:

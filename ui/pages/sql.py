@@ -10,9 +10,17 @@ import msgspec
 from ..components.sql_console import SqlConsole
 from ..gateway import ApiError, ApiRefused, SqlAnswer, SqlSchema
 from ..session import Route, Session, unparse
+from ..state import answer_chart
+from .answer_chart import AnswerChart
 
-ROWS = 1_000
-"""Rows that a page shows; the command line and the API give more."""
+ROWS = 10_000
+"""Rows that a page asks for, and draws."""
+
+SHOWN = 1_000
+"""Rows of them that it shows as a table."""
+
+WHOLE = {"limit": 10_000_000, "seconds": 300}
+"""What the API gives at most: a download asks for it, past this process."""
 
 _AWAY = 503
 _PAUSE = 1.0
@@ -28,7 +36,7 @@ class SqlPage:
 
     def __init__(self, session: Session, route: Route) -> None:
         self._session = session
-        self._linked = route.get("q", "")
+        self._linked = self._statement = route.get("q", "")
         self._schema: SqlSchema | None = None
         self._answer: dict[str, Any] | None = None
         self._problem = ""
@@ -39,9 +47,10 @@ class SqlPage:
         self._task: asyncio.Task[None] | None = None
         self._console = SqlConsole(sizing_mode="stretch_width")
         self._console.on_action(self._act)
+        self._chart = AnswerChart(answer_chart.asked(route), self._address)
 
     def body(self) -> list[Any]:
-        return [self._console]
+        return [self._console, self._chart.root]
 
     def open(self) -> None:
         self._show()
@@ -72,12 +81,17 @@ class SqlPage:
             case "run":
                 self._give_up()
                 statement = str(message.get("statement", ""))
-                self._session.router.replace(unparse({"page": "sql", "q": statement}))
+                self._statement = statement
+                self._address()
                 self._set(doing="Asking …")
                 self._task = self._session.spawn(self._ask(statement, self._number))
             case "cancel" if self._doing:
                 self._give_up()
                 self._set(problem="The question was given up.")
+
+    def _address(self) -> None:
+        """Let the address show what is asked, and how its answer is drawn."""
+        self._session.router.replace(unparse({"page": "sql", "q": self._statement}) + self._chart.link)
 
     def _give_up(self) -> None:
         self._number += 1
@@ -97,16 +111,17 @@ class SqlPage:
                     continue
                 self._say(number, problem=reason)
             else:
-                self._say(number, answer=shown(answer))
+                self._say(number, answer=answer)
             return
 
     def _say(self, number: int, **news: Any) -> None:
         self._session.change(lambda: self._set(**news) if number == self._number else None)
 
-    def _set(self, *, doing: str = "", problem: str = "", answer: dict[str, Any] | None = None) -> None:
+    def _set(self, *, doing: str = "", problem: str = "", answer: SqlAnswer | None = None) -> None:
         self._doing, self._problem = doing, problem
         if answer is not None:
-            self._answer, self._answered = answer, self._number
+            self._answer, self._answered = shown(answer) | {"statement": self._statement}, self._number
+            self._chart.take(answer)
         self._show()
 
     def _show(self) -> None:
@@ -117,6 +132,7 @@ class SqlPage:
                 "problem": self._problem,
                 "answer": self._answer,
                 "before": self._answered != self._number,
+                "whole": WHOLE,
                 "schema": None if self._schema is None else msgspec.to_builtins(self._schema),
             }
         )
@@ -125,20 +141,16 @@ class SqlPage:
 def shown(answer: SqlAnswer) -> dict[str, Any]:
     """An answer as text: NULL and other values are told apart by `null`."""
     rows = "1 row" if answer.rows == 1 else f"{answer.rows:,} rows"
+    if answer.cut:
+        rows = f"More than {rows}"
+    cut = f"Only the first {SHOWN:,} rows are here; a download has all of them." if len(answer.data) > SHOWN else ""
     behind = f"; the log was at {answer.head:,}" if answer.head > answer.position else ""
     return {
         "columns": [{"name": column.name, "type": column.type} for column in answer.columns],
-        "rows": [[None if value is None else _text(value) for value in row] for row in answer.data],
-        "numeric": [_is_numeric(column.type) for column in answer.columns],
+        "rows": [[None if value is None else _text(value) for value in row] for row in answer.data[:SHOWN]],
+        "numeric": [answer_chart.kind(column) == "number" for column in answer.columns],
         "summary": f"{rows} in {answer.seconds:.2f} s, true at position {answer.position:,}{behind}.",
-        "cut": answer.cut or "",
-    }
-
-
-def _is_numeric(kind: str) -> bool:
-    return kind.partition("(")[0] in {
-        *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL"),
-        *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
+        "cut": cut,
     }
 
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from events.training import TrainingConfig
 
 from .. import text
+from ..charts.smoothing import SPANS
 from ..gateway import Evaluation, Training
 from ..steps import AXES, Columns
 from ..theme import line_style
-from .config_fields import FIELDS, Field, words
+from .config_fields import FIELDS, Field, plain, words
 from .evaluations import TONES as VERDICT_TONES
 from .evaluations import newest
 from .trainings import LABELS, TONES, fraction_done, sae_labels, seconds_since_start
@@ -37,7 +38,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What the page's address asks for.
 
     `slots` are the ids of the runs. A run keeps its slot, and with it its colour, when another one is taken away:
-    an empty slot holds nothing. `sae` is the label of the SAE to be shown of every run, or `MEAN`.
+    an empty slot holds nothing. `sae` is the label of the SAE to be shown of every run, or `MEAN`. `smoothing` is in
+    steps, one of `SPANS`; `selected` are the keys of the lines that stand out.
     """
 
     slots: tuple[str, ...] = ()
@@ -45,6 +47,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     log: bool = False
     sae: str = MEAN
     every_field: bool = False
+    smoothing: int = 0
+    selected: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, route: dict[str, str]) -> Asked:
@@ -59,6 +63,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             log=route.get("log") == "1",
             sae=route.get("sae", MEAN),
             every_field=route.get("fields") == "all",
+            smoothing=next((span for span in SPANS if str(span) == route.get("smooth")), 0),
+            selected=tuple(key for key in route.get("sel", "").split(",") if key),
         )
 
     def route(self) -> dict[str, str]:
@@ -70,6 +76,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             "log": "1" if self.log else "",
             "sae": self.sae,
             "fields": "all" if self.every_field else "",
+            "smooth": str(self.smoothing) if self.smoothing else "",
+            "sel": ",".join(self.selected),
         }
 
     @property
@@ -90,7 +98,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     def without(self, id: str) -> Asked:
         """The same without a run."""
-        return msgspec.structs.replace(self, slots=_trimmed(["" if one == id else one for one in self.slots]))
+        gone = {f"run{slot}" for slot, one in self.ids.items() if one == id}
+        selected = tuple(key for key in self.selected if key not in gone)
+        slots = _trimmed(["" if one == id else one for one in self.slots])
+        return msgspec.structs.replace(self, slots=slots, selected=selected)
 
 
 def _trimmed(slots: list[str]) -> tuple[str, ...]:
@@ -136,6 +147,26 @@ def lines(runs: dict[int, Training], sae: str = MEAN) -> list[Line]:
 def _line(key: str, run: Training, label: str, style: int, sae: int | None) -> Line:
     colour, dash = line_style(style)
     return Line(key=key, id=run.id, label=label, colour=colour, dash=dash, sae=sae)
+
+
+def config_of(line: Line, run: Training) -> TrainingConfig | None:
+    """The configuration that a line was trained with: its variant's where the run has variants."""
+    config = run.config
+    if config is None or not config.variants or line.sae is None or not 0 <= line.sae < len(run.saes):
+        return config
+    variant = run.saes[line.sae].variant
+    if variant is None or variant >= len(config.variants):
+        return config
+    own = config.variants[variant]
+    architecture = own.get("architecture_type", config.architecture_type)
+    unused = {field.name for field in FIELDS if field.only is not None and architecture not in field.only}
+    kept = {name: value for name, value in plain(config).items() if name not in unused and name != "variants"}
+    return msgspec.convert({**kept, **own}, TrainingConfig)
+
+
+def has_variants(run: Training) -> bool:
+    """Whether a run's SAEs have configurations of their own."""
+    return run.config is not None and bool(run.config.variants)
 
 
 def choices_of_sae(runs: dict[int, Training]) -> list[str]:

@@ -15,13 +15,13 @@ from projections.views import VIEWS
 from .. import problems
 from .operation import Call
 
-ROWS = {"json": 10_000, "arrow": 1_000_000}
+ROWS = {"json": 10_000, "arrow": 1_000_000, "csv": 1_000_000, "parquet": 1_000_000}
 """How many rows an answer has at most, where nothing else is said."""
 
-MOST = {"json": 100_000, "arrow": 10_000_000}
+MOST = {"json": 100_000, "arrow": 10_000_000, "csv": 10_000_000, "parquet": 10_000_000}
 """How many rows may be asked for."""
 
-_SIZES = {"json": 64 << 20, "arrow": 4 << 30}
+_SIZES = {"json": 64 << 20, "arrow": 4 << 30, "csv": 4 << 30, "parquet": 4 << 30}
 
 
 class AskSql(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,14 +31,14 @@ class AskSql(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     parameters: Annotated[
         list[Any] | dict[str, Any], Meta(description="Values for $1, $2 …, or by name for $name.")
     ] = []
-    format: Literal["json", "arrow"] = "json"
+    format: Literal["json", "arrow", "csv", "parquet"] = "json"
     limit: (
         Annotated[
             int,
             Meta(
                 ge=1,
                 le=10_000_000,
-                description="Rows at most: by default 10,000 as json (which may have 100,000), 1,000,000 as arrow.",
+                description="Rows at most: by default 10,000 as json (which may have 100,000), else 1,000,000.",
             ),
         ]
         | None
@@ -99,8 +99,10 @@ async def ask_sql(call: Call) -> Response:
     """Answer a question in SQL, from a replica of the log that no question can harm.
 
     The answer is true at one position. As Arrow it is streamed: the schema's metadata has `position` and `head`, and a
-    last batch without rows says in its own metadata how many `rows` there were and why they were `cut`. 503 with
-    `Retry-After` while the replica is being filled.
+    last batch without rows says in its own metadata how many `rows` there were, why they were `cut`, and what `error`
+    ended the question before its end. CSV and Parquet are streamed too and have no place for that: what would be cut,
+    or goes wrong on the way, is a body that breaks off. A reader that takes nothing for half a minute is cut off. 503
+    with `Retry-After` while the replica is being filled, or while others have all places.
     """
     asked = call.body(AskSql)
     if asked.limit is not None and asked.limit > MOST[asked.format]:

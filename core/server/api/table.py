@@ -17,7 +17,7 @@ from core.commands import (
     SuggestTemplate,
 )
 
-from ..arrow import ARROW
+from ..arrow import ARROW, MEDIA_TYPES
 from ..maintenance import Job
 from . import answers as a
 from . import catalogue, facts, sql, system, templates, trainings
@@ -189,7 +189,13 @@ OPERATIONS: tuple[Operation, ...] = (
         downloads=(ARROW,),
     ),
     Operation(
-        "POST", "sql", sql.ask_sql, sql.SqlAnswer, body=sql.AskSql, refusals=(413, 415, 422, 503), downloads=(ARROW,)
+        "POST",
+        "sql",
+        sql.ask_sql,
+        sql.SqlAnswer,
+        body=sql.AskSql,
+        refusals=(413, 415, 422, 503),
+        downloads=(*MEDIA_TYPES.values(),),
     ),
     Operation("GET", "sql/schema", sql.get_sql_schema, sql.SqlSchema),
     Operation("POST", "maintenance/rebuild", system.start_rebuild, Job, 202, refusals=(409,)),

@@ -63,6 +63,10 @@ def test_what_is_wrong_with_a_question_is_one_sentence(served: Cli) -> None:
         result = served("sql", "SELECT INTERVAL 1 DAY AS waited", "--format", form)
         assert (result.status, result.out) == (1, "")
         assert "Column waited has intervals" in result.err
+    late = "SELECT CAST(CASE WHEN i < 3000000 THEN '1' ELSE 'x' END AS INTEGER) FROM range(3000001) AS t(i)"
+    result = served("sql", late, "--limit", "10000000")
+    assert (result.status, result.out) == (1, "")
+    assert "Could not convert string 'x'" in result.err
     cut = served("sql", "SELECT * FROM range(100)", "--limit", "7", "--json")
     assert cut.json()["rows"] == 7
     assert "Only the first 7 rows" in cut.err

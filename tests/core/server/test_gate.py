@@ -52,6 +52,19 @@ async def test_the_same_user_needs_no_token_on_loopback_and_acts_under_their_nam
     assert re.fullmatch(r"user:\w+", row["actor"])
 
 
+async def test_a_token_that_only_reads_reads_and_changes_nothing(client: Client) -> None:
+    reader = {"Authorization": f"Bearer {client.server.studio.access.grant('analyst', reader=True)}"}
+    for door in ("/healthz", "/api/v1/trainings", "/api/v1/events"):
+        assert (await client.http.get(door, headers=reader)).status_code == 200
+    assert await handshake(client, "/api/v1/events/follow", **reader) == 101
+    for path in ("/api/v1/ingest", "/ws", "/api/v1/events/../ingest", "//api/v1/events/follow"):
+        assert await handshake(client, path, **reader) == 403, path
+    for method in ("POST", "PATCH", "PUT", "DELETE"):
+        answer = await client.http.request(method, "/api/v1/trainings", headers=reader)
+        assert answer.status_code == 403
+        assert answer.json()["detail"] == "This token only reads; /api/v1/trainings is not for that."
+
+
 async def test_a_page_of_another_site_is_refused_at_every_door(client: Client) -> None:
     own = client.server.url
     for origin in ("http://attacker.example", "null", "", "http://127.0.0.1:1", f"{own}.attacker.example"):

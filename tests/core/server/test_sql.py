@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 from server_harness import Client, serving
 
+from core.server import analyst
 from core.server.child import Child
 from events.control import TrainingCreated
 from events.streams import Append
@@ -126,6 +131,83 @@ async def test_what_goes_wrong_after_the_first_rows_is_said_too(client: Client) 
     answer = await ask(client, late)
     assert answer.status_code == 422, answer.text
     assert "Could not convert string 'x'" in answer.text
+    # Where rows are on their way already, a stream says it at its end; a file has no place for it, and no end.
+    late = late.replace("9000", "3000000").replace("10000", "3000001")
+    answer = await ask(client, late, format="arrow", limit=10_000_000)
+    rows, end = read_stream(answer.content)
+    assert 0 < rows < 3_000_001
+    assert b"Could not convert string 'x'" in end["error"]
+    with pytest.raises(httpx.RemoteProtocolError):
+        await ask(client, late, format="csv", limit=10_000_000)
+    # That was nobody's fault but the question's.
+    assert (await answered(client, "SELECT 42"))["data"] == [[42]]
+
+
+async def test_an_answer_comes_whole_as_a_file_that_others_read(client: Client) -> None:
+    await answered(client, "SELECT 1")
+    asked = "SELECT range AS n, 'a,' || range AS s FROM range(150000)"
+    answer = await ask(client, asked, format="parquet")
+    assert answer.headers["content-type"] == "application/vnd.apache.parquet"
+    file = pyarrow.parquet.ParquetFile(io.BytesIO(answer.content))
+    assert file.metadata.num_row_groups == 2
+    assert file.read().column("n").to_pylist() == list(range(150_000))
+    answer = await ask(client, asked, format="csv")
+    assert answer.headers["content-type"].startswith("text/csv")
+    lines = answer.text.splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ('"n","s"', '149999,"a,149999"', 150_001)
+    empty = await ask(client, "SELECT training FROM metrics WHERE false", format="parquet")
+    assert pyarrow.parquet.read_table(io.BytesIO(empty.content)).num_rows == 0
+    # It could not say that rows are missing.
+    with pytest.raises(httpx.RemoteProtocolError):
+        await ask(client, asked, format="csv", limit=100_000)
+    unfit = await ask(client, "SELECT [1] AS many", format="csv")
+    assert (unfit.status_code, unfit.json()["detail"]) == (
+        422,
+        "Column many has lists or structs, which CSV has not; cast it to VARCHAR.",
+    )
+
+
+async def test_readers_that_do_not_read_lose_their_places_and_others_are_told_who_has_them(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await answered(client, "SELECT 1")
+    free = client.server.studio.analyst._free
+    much = {"statement": "SELECT repeat('x', 1000) FROM range(1000000)", "format": "arrow"}
+    async with contextlib.AsyncExitStack() as open_:
+
+        async def stall() -> list[httpx.Response]:
+            each = [client.http.stream("POST", "/api/v1/sql", json=much) for _ in range(analyst.AT_ONCE)]
+            return [await open_.enter_async_context(one) for one in each]
+
+        await stall()
+        monkeypatch.setattr(analyst, "WAIT", 0.1)
+        told = await ask(client, "SELECT 2")
+        assert told.status_code == 503
+        assert told.json()["detail"].count("(SELECT repeat('x', 1000) FROM range(1000000))") == analyst.AT_ONCE
+        assert "user:" in told.json()["detail"]
+    await until(lambda: not free.locked())
+    async with contextlib.AsyncExitStack() as open_:
+        monkeypatch.setattr(analyst, "STALLED", 0.2)
+        stalled = await stall()
+        await until(lambda: free._value == analyst.AT_ONCE)
+        assert (await answered(client, "SELECT 42"))["data"] == [[42]]
+        for one in stalled:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await one.aread()
+
+
+def read_stream(content: bytes) -> tuple[int, dict[str, bytes]]:
+    """The rows of an Arrow stream, and what it says at its end."""
+    rows, end = 0, None
+    with pyarrow.ipc.open_stream(content) as reader:
+        while True:
+            try:
+                batch, end = reader.read_next_batch_with_custom_metadata()
+            except StopIteration:
+                break
+            rows += batch.num_rows
+    assert end is not None
+    return rows, {name.decode(): said for name, said in end.items()}
 
 
 async def test_every_kind_of_question_is_answered(client: Client) -> None:
@@ -167,17 +249,9 @@ async def test_an_answer_streams_as_arrow_and_says_at_its_end_whether_it_was_cut
     await answered(client, "SELECT 1")
     answer = await ask(client, "SELECT range AS n FROM range(200000)", format="arrow", limit=150_000)
     with pyarrow.ipc.open_stream(answer.content) as reader:
-        metadata, rows, end = reader.schema.metadata, 0, None
-        while True:
-            try:
-                batch, end = reader.read_next_batch_with_custom_metadata()
-            except StopIteration:
-                break
-            rows += batch.num_rows
-    assert metadata[b"position"] == str(client.server.studio.store.head).encode()
-    assert rows == 150_000
-    assert end is not None
-    assert end["rows"] == b"150000"
+        assert reader.schema.metadata[b"position"] == str(client.server.studio.store.head).encode()
+    rows, end = read_stream(answer.content)
+    assert (rows, end["rows"]) == (150_000, b"150000")
     assert b"150,000" in end["cut"]
     wrong = await ask(client, "SELECT los FROM metrics", format="arrow")
     assert (wrong.status_code, wrong.headers["content-type"]) == (422, "application/problem+json")
@@ -185,19 +259,19 @@ async def test_an_answer_streams_as_arrow_and_says_at_its_end_whether_it_was_cut
 
 async def test_a_client_that_goes_takes_its_question_with_it(client: Client) -> None:
     await answered(client, "SELECT 1")
-    analyst = client.server.studio.analyst
+    asked = client.server.studio.analyst
     asking = [
         asyncio.create_task(ask(client, "SELECT count(*) FROM range(100000000) a, range(100000) b", seconds=300))
         for _ in range(8)
     ]
-    await until(analyst._free.locked)
+    await until(asked._free.locked)
     for task in asking:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
     # All places are free again, in the same process.
-    assert analyst.child is not None
+    assert asked.child is not None
     assert (await answered(client, "SELECT 42"))["data"] == [[42]]
-    assert analyst.child.restarts == 0
+    assert asked.child.restarts == 0
 
 
 async def test_the_database_is_started_by_the_first_question_and_may_be_lost(client: Client) -> None:
@@ -243,3 +317,4 @@ async def test_the_token_of_the_child_is_its_own_and_the_gate_is_before_sql(tmp_
         assert studio.analyst.child is not None
         token = studio.analyst.child._environment["SAESTUDIO_TOKEN"]
         assert studio.access.bearer(token) == "sql"
+        assert studio.access.only_reads(token)

@@ -1,0 +1,67 @@
+"""An answer as a file that others read, written as its batches come."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pyarrow as _pyarrow  # pyright: ignore[reportMissingTypeStubs]
+
+pa: Any = _pyarrow
+
+Form = Literal["csv", "parquet"]
+
+_GROUP_ROWS = 100_000
+_GROUP_BYTES = 32 << 20
+
+
+class Unfit(ValueError):
+    """A form cannot hold an answer; the sentence names the column."""
+
+
+def check(form: Form, schema: Any) -> None:
+    """Raises `Unfit` where the form has no place for one of the columns."""
+    for field in schema:
+        if form == "csv" and pa.types.is_nested(field.type):
+            raise Unfit(f"Column {field.name} has lists or structs, which CSV has not; cast it to VARCHAR.")
+        if pa.types.is_interval(field.type):
+            raise Unfit(f"Column {field.name} has intervals, which {form} has not; cast it to VARCHAR.")
+
+
+class Writer:
+    """Writes batches of a `schema` that fits the form into `sink`, a file open for bytes; `close` completes it."""
+
+    def __init__(self, form: Form, schema: Any, sink: Any) -> None:
+        from pyarrow import csv, parquet  # pyright: ignore[reportMissingTypeStubs]
+
+        self._schema = schema.remove_metadata()
+        as_csv: Any = csv
+        as_parquet: Any = parquet
+        self._file: Any = (
+            as_csv.CSVWriter(sink, self._schema, write_options=as_csv.WriteOptions(quoting_style="needed"))
+            if form == "csv"
+            else as_parquet.ParquetWriter(sink, self._schema)
+        )
+        self._grouped = form == "parquet"
+        self._batches: list[Any] = []
+        self._rows = self._size = 0
+
+    def write(self, batch: Any) -> None:
+        """Add a batch. Parquet is written in groups of many rows: few make it large, and slow to read."""
+        if not batch.num_rows:
+            return
+        self._batches.append(pa.RecordBatch.from_arrays(batch.columns, schema=self._schema))
+        self._rows += batch.num_rows
+        self._size += batch.nbytes
+        if not self._grouped or self._rows >= _GROUP_ROWS or self._size >= _GROUP_BYTES:
+            self._put()
+
+    def close(self) -> None:
+        """Write what is left, and the file's end."""
+        if self._batches:
+            self._put()
+        self._file.close()
+
+    def _put(self) -> None:
+        self._file.write_table(pa.Table.from_batches(self._batches, self._schema))
+        self._batches = []
+        self._rows = self._size = 0
