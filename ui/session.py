@@ -6,18 +6,23 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlencode
 
 from bokeh.document import Document
 
+from events.event import Recorded
+
 from . import ordered
 from .components.connection import Connection
 from .components.navigation import Navigation
 from .components.router import Router
-from .feed import Feed
-from .gateway import Gateway
+from .components.toasts import Toasts
+from .feed import Cursor, Feed
+from .gateway import ApiError, Gateway, Training
+from .state import news
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +75,16 @@ class Session:
         self.router = Router()
         self.connection = Connection()
         self.navigation = Navigation()
+        self.toasts = Toasts()
         self.show: Callable[[list[Any]], None] = lambda body: None
         self._document = document
         self._find = find
         self._view: View | None = None
         self._route: Route = {}
         self._log_id = feed.log_id
+        self._title = ""
+        self._news = Cursor(feed)
+        self._news.position = feed.position
         self._tasks: set[asyncio.Task[None]] = set()
         self._pushing = False
         self._over = False
@@ -122,7 +131,9 @@ class Session:
 
     def name(self, title: str) -> None:
         """Name the tab."""
-        self.router.entitle(f"{title} · SAE Studio" if title else "SAE Studio")
+        if title != self._title:
+            self._title = title
+            self.router.entitle(f"{title} · SAE Studio" if title else "SAE Studio")
 
     def end(self) -> None:
         """The tab is closed."""
@@ -149,10 +160,29 @@ class Session:
             return
         if self._log_id in (None, self.feed.log_id):
             self._log_id = self.feed.log_id
+            self._hear_news()
             self._view.push()
         else:
+            self._news.position = self.feed.position
             # Another log: positions, and whatever they stand for, mean nothing in it.
             self.open(self._route)
+
+    def _hear_news(self) -> None:
+        events = self._news.take()
+        if events is None:
+            self._news.position = self.feed.position
+        for recorded in events or ():
+            if isinstance(recorded.data, news.TOLD):
+                self.spawn(self._tell(recorded))
+
+    async def _tell(self, recorded: Recorded) -> None:
+        id = recorded.stream.partition("-")[2]
+        try:
+            training, _ = await self.gateway.training(id)
+        except ApiError:
+            # What happened is known all the same, only not how the training is called.
+            training = Training(id=id, name=id, status="")
+        self.change(lambda: self.toasts.say(news.of_event(recorded.data, training, time.time())))
 
     def _say_connection(self) -> None:
         if self.feed.away is None:
