@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -85,6 +86,7 @@ class Session:
         self._title = ""
         self._news = Cursor(feed)
         self._news.position = feed.position
+        self._telling = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pushing = False
         self._over = False
@@ -171,18 +173,21 @@ class Session:
         events = self._news.take()
         if events is None:
             self._news.position = self.feed.position
-        for recorded in events or ():
-            if isinstance(recorded.data, news.TOLD):
-                self.spawn(self._tell(recorded))
+        told = [recorded for recorded in events or () if isinstance(recorded.data, news.TOLD)]
+        if told:
+            self.spawn(self._tell(told))
 
-    async def _tell(self, recorded: Recorded) -> None:
-        id = recorded.stream.partition("-")[2]
-        try:
-            training, _ = await self.gateway.training(id)
-        except ApiError:
-            # What happened is known all the same, only not how the training is called.
-            training = Training(id=id, name=id, status="")
-        self.change(lambda: self.toasts.say(news.of_event(recorded.data, training, time.time())))
+    async def _tell(self, told: list[Recorded]) -> None:
+        async with self._telling:
+            for recorded in told:
+                id = recorded.stream.partition("-")[2]
+                try:
+                    training, _ = await self.gateway.training(id)
+                except ApiError:
+                    # What happened is known all the same, only not how the training is called.
+                    training = Training(id=id, name=id, status="")
+                said = news.of_event(recorded.data, training, time.time())
+                self.change(functools.partial(self.toasts.say, said))
 
     def _say_connection(self) -> None:
         if self.feed.away is None:

@@ -450,7 +450,7 @@ class Studio:
         self.emit(request.path_params["id"], deleted, stream="control", actor="user:ada")
         return self._answer(request, {"position": self.head})
 
-    def _deeds(self, wanted: Callable[[RawRecorded], bool], limit: int) -> list[dict[str, Any]]:
+    def deeds(self, wanted: Callable[[RawRecorded], bool], limit: int = 1 << 60) -> list[dict[str, Any]]:
         """What was done, the newest first."""
         found: list[dict[str, Any]] = []
         for event, raw in reversed(self.events):
@@ -474,14 +474,14 @@ class Studio:
     async def _activity(self, request: Request) -> Response:
         stream = f"control-{request.path_params['id']}"
         with self.lock:
-            found = self._deeds(lambda raw: raw.stream == stream, int(request.query_params["limit"]))
+            found = self.deeds(lambda raw: raw.stream == stream, int(request.query_params["limit"]))
             return self._missing(request) or self._answer(request, {"data": found, "position": self.head})
 
     async def _everything_done(self, request: Request) -> Response:
         query = request.query_params
         before, actor = int(query.get("before", 1 << 60)), query.get("actor")
         with self.lock:
-            found = self._deeds(lambda raw: raw.position < before and actor in (None, raw.actor), int(query["limit"]))
+            found = self.deeds(lambda raw: raw.position < before and actor in (None, raw.actor), int(query["limit"]))
             actors = sorted({raw.actor for _, raw in self.events if raw.actor})
             return self._answer(request, {"data": found, "actors": actors, "position": self.head})
 
