@@ -45,7 +45,7 @@ export function render({model, view}) {
       time.dateTime = at.toISOString()
       time.title = clock(value.timestamp, true)
       setText(time, clock(value.timestamp, false).slice(0, -4))
-      setClass(row, value.tone)
+      setClass(row, `tone-${value.tone}`)
       said.replaceChildren(el("span", {class: "deed"}, value.what), ...(value.subject
         ? [el(value.href ? "a" : "span", {class: "subject", href: value.href || null}, value.subject)] : []))
       setText(who, value.who ? `by ${value.who}` : "")

@@ -206,7 +206,7 @@ export function render({model, view}) {
     const bar = el("span", {class: "bar"}, el("i"))
     const percent = el("span", {class: "percent"})
     cells.check.append(check)
-    cells.name.append(el("span", {class: "named"}, name, pencil), tagged, note)
+    cells.name.append(el("span", {class: "named"}, name, pencil), el("span", {class: "about"}, tagged, note))
     cells.verdict.append(verdict)
     cells.status.append(status)
     cells.progress.append(bar, percent)

@@ -76,15 +76,11 @@ class ActivityPage:
         self._failed = failed
         if page is not None:
             self._actors = page.actors
-            newest = list(page.data[:_AT_ONCE])
-            known = self._deeds or []
-            oldest = newest[-1].position if newest else 0
-            if len(page.data) <= _AT_ONCE or not any(deed.position >= oldest for deed in known):
-                # All there is; or so much has happened that what was shown does not follow any more.
-                self._deeds, self._more = newest, len(page.data) > _AT_ONCE
-            else:
-                self._deeds = newest + [deed for deed in known if deed.position < oldest]
-            self._deeds = activity.renamed(self._deeds, newest)
+            newest, more = page.data[:_AT_ONCE], len(page.data) > _AT_ONCE
+            joined = activity.joined(self._deeds or (), newest) if more else None
+            # Otherwise it is all there is; or so much has happened that what was shown does not follow any more.
+            self._deeds = list(newest) if joined is None else joined
+            self._more = more if joined is None else self._more
         self._show()
 
     async def _older(self, before: int) -> None:

@@ -61,8 +61,11 @@ def row(deed: Deed) -> dict[str, Any]:
     }
 
 
-def renamed(deeds: Sequence[Deed], newest: Sequence[Deed]) -> list[Deed]:
-    """The deeds, each with the names that `newest` knows of what it is about."""
+def joined(known: Sequence[Deed], newest: Sequence[Deed]) -> list[Deed] | None:
+    """The newest deeds before those that are known already, with the names by now; None where something is between."""
+    oldest = newest[-1].position
+    if not any(deed.position >= oldest for deed in known):
+        return None
     trainings = {deed.training: deed.training_name for deed in newest}
     templates = {deed.template: deed.template_name for deed in newest}
     return [
@@ -71,7 +74,7 @@ def renamed(deeds: Sequence[Deed], newest: Sequence[Deed]) -> list[Deed]:
             training_name=trainings.get(deed.training, deed.training_name),
             template_name=templates.get(deed.template, deed.template_name),
         )
-        for deed in deeds
+        for deed in (*newest, *(deed for deed in known if deed.position < oldest))
     ]
 
 
