@@ -81,8 +81,6 @@ def application(gateway: Gateway, feed: Feed) -> Callable[[], pmui.Page]:
             dark_theme=pn.state.cookies.get(theme.COOKIE) == "dark",
             sx=theme.PAGE_SX,
             template=template,
-            # Panel's bar has no name for those who listen, and every part says itself what it waits for.
-            busy_indicator=None,
             meta_description="Sparse autoencoders in training, live",
         )
 

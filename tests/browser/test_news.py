@@ -17,6 +17,13 @@ pytestmark = pytest.mark.browser
 
 TabAt = Callable[..., Tab]
 
+LONG_WAITS = """
+    window.waiting = []
+    const wait = setTimeout
+    window.setTimeout = (each, ms, ...rest) => ms >= 8000 ? -waiting.push(each) : wait(each, ms, ...rest)
+"""
+"""Whatever waits for long waits for the test: a busy machine's clock must take nothing away before it is looked at."""
+
 NOTE = """## Why
 
 *wide* and **deep**, see [the other](?training=news0000000002) and [that](javascript:alert(1))
@@ -83,15 +90,15 @@ def test_an_end_is_told_once_on_whatever_page_and_tabs_say_how_far_a_training_is
     listed, page = tab_at(dashboard.url), tab_at(f"{dashboard.url}?training={found[0]}")
     expect(listed.page).to_have_title("2 running · SAE Studio")
     expect(page.page).to_have_title("42 % · run 0 · SAE Studio")
+    for tab in (listed, page):
+        tab.idle()
+        tab.page.evaluate(LONG_WAITS)
     toasts = [tab.page.get_by_role("log", name="News").get_by_role("listitem") for tab in (listed, page)]
     studio.set(found[0], status="completed")
     studio.emit(found[0], TrainingCompleted(step=2_000))
-    for tab, told in zip((listed, page), toasts, strict=True):
+    for told in toasts:
         expect(told).to_have_count(1)
         expect(told).to_contain_text("run 0 is completed")
-        # Whoever is at one keeps it.
-        told.get_by_role("link", name="Open: run 0 is completed").focus()
-        tab.idle()
     expect(listed.page).to_have_title("1 running · SAE Studio")
     expect(page.page).to_have_title("Completed · run 0 · SAE Studio")
     studio.set(found[1], status="failed")
@@ -108,6 +115,9 @@ def test_an_end_is_told_once_on_whatever_page_and_tabs_say_how_far_a_training_is
     toasts[0].last.get_by_role("button", name="Dismiss").click()
     expect(toasts[0]).to_have_count(3)
     assert not toasts[0].filter(has_text="before").count()
+    # In the end each goes by itself.
+    listed.page.evaluate("waiting.forEach(each => each())")
+    expect(toasts[0]).to_have_count(0)
 
 
 def test_a_bulk_actions_outcome_is_told_where_one_has_gone_meanwhile(
