@@ -1,4 +1,4 @@
-"""Who did what: the events of the server's own streams, read from the log as they are."""
+"""Who did what: the events of the server's own streams and how trainings ended, read from the log as they are."""
 
 from __future__ import annotations
 
@@ -9,10 +9,23 @@ from duckdb import DuckDBPyConnection
 
 from events.streams import CONTROL, TRAINING
 
-from .projection import at_least, int64, training_of
+from .projection import at_least, int64, one_of, training_of
 from .templates import STREAM as TEMPLATE
 from .templates import TEMPLATES
 from .trainings import TRAININGS
+
+ENDINGS = ("TrainingPaused", "TrainingStopped", "TrainingCompleted", "TrainingFailed")
+"""Of what trainers report, what belongs to the activity."""
+
+KINDS = {
+    "training": f"(starts_with(stream, '{TRAINING}') OR starts_with(stream, '{CONTROL}'))",
+    "template": f"starts_with(stream, '{TEMPLATE}')",
+    "catalogue": "stream = 'catalog'",
+    "server": "stream = 'maintenance'",
+}
+"""What something can be done with, and SQL for it."""
+
+_DONE = f"(NOT starts_with(stream, '{TRAINING}') OR type IN ({', '.join(map(repr, ENDINGS))}))"
 
 
 class ActivityRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,16 +48,27 @@ class ActivityRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def list_(
-    con: DuckDBPyConnection, *, training: str | None = None, limit: int = 50, before: int | None = None
+    con: DuckDBPyConnection,
+    *,
+    training: str | None = None,
+    actor: str | None = None,
+    kind: str | None = None,
+    limit: int = 50,
+    before: int | None = None,
 ) -> list[ActivityRow]:
     """The newest events of control, template, catalogue and maintenance streams before a position, newest first.
 
-    `training` leaves those of one training. Raises `QueryRefused`.
+    How trainings ended is among them. `training` leaves those of one training, `actor` those of one actor or of all
+    whose names begin with it and a colon, `kind` those that are about a training, a template, the catalogue or the
+    server. Raises `QueryRefused`.
     """
     limit = at_least("limit", limit, 1)
-    where, parameters = ("NOT starts_with(stream, ?)", [TRAINING])
-    if training is not None:
-        where, parameters = ("stream = ?", [CONTROL + training])
+    where, parameters = _where(training)
+    if actor is not None:
+        where += " AND (actor = ? OR starts_with(actor, ?))"
+        parameters += [actor, f"{actor}:"]
+    if kind is not None:
+        where += f" AND {KINDS[one_of('kind', kind, tuple(KINDS))]}"
     if before is not None:
         where += f" AND position < {int64(before)}"
     found = con.execute(
@@ -58,7 +82,7 @@ def list_(
             timestamp=occurred_at,
             actor=actor,
             stream=stream,
-            training=training_of(stream) if stream.startswith(CONTROL) else None,
+            training=training_of(stream) if stream.startswith((CONTROL, TRAINING)) else None,
             training_name=None,
             template=stream.removeprefix(TEMPLATE) if stream.startswith(TEMPLATE) else fields.get("template_id"),
             template_name=None,
@@ -78,6 +102,23 @@ def list_(
         )
         for row in rows
     ]
+
+
+def actors(con: DuckDBPyConnection, *, training: str | None = None) -> list[str]:
+    """Everybody who ever did something, in the order of their names; all trainers as one."""
+    where, parameters = _where(training)
+    found = con.execute(
+        "SELECT DISTINCT CASE WHEN starts_with(actor, 'trainer:') THEN 'trainer' ELSE actor END AS who FROM log_events"
+        f" WHERE {where} AND actor IS NOT NULL ORDER BY who",
+        parameters,
+    )
+    return [actor for (actor,) in found.fetchall()]
+
+
+def _where(training: str | None) -> tuple[str, list[object]]:
+    if training is None:
+        return _DONE, []
+    return f"{_DONE} AND stream IN (?, ?)", [CONTROL + training, TRAINING + training]
 
 
 def _names(con: DuckDBPyConnection, table: str, ids: set[str | None]) -> dict[str | None, str]:

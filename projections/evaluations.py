@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import msgspec
@@ -120,6 +121,29 @@ def list_(con: DuckDBPyConnection, id: str, *, sae: int | None = None) -> list[E
         )
         for each in found
     ]
+
+
+_WORST = ("bad", "watch", "good")
+
+
+def verdicts(
+    con: DuckDBPyConnection, trainings: Sequence[str]
+) -> dict[str, tuple[str | None, tuple[tuple[int, str], ...]]]:
+    """Training → the worst verdict of its SAEs' newest evaluations, and every reason with its SAE's index."""
+    found = con.execute(
+        "SELECT training, sae, arg_max(struct_pack(verdict := verdict, reasons := reasons), step) FROM evaluations"
+        " WHERE training IN (SELECT unnest(?::VARCHAR[])) GROUP BY training, sae ORDER BY training, sae",
+        [list(trainings)],
+    ).fetchall()
+    said: dict[str, set[str | None]] = {}
+    reasons: dict[str, list[tuple[int, str]]] = {}
+    for training, sae, newest in found:
+        said.setdefault(training, set()).add(newest["verdict"])
+        reasons.setdefault(training, []).extend((sae, reason) for reason in newest["reasons"])
+    return {
+        training: (next((verdict for verdict in _WORST if verdict in given), None), tuple(reasons[training]))
+        for training, given in said.items()
+    }
 
 
 def mean_fvu(con: DuckDBPyConnection, id: str) -> dict[int, float]:

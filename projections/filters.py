@@ -94,6 +94,11 @@ def _condition(part: str) -> tuple[str, list[object]]:
     return f"lower({text}) {'IS DISTINCT FROM' if sign == '!=' else '='} ?", [wanted]
 
 
+def tags(said: str | None) -> tuple[str, ...]:
+    """Tags that were written with commas between, each once."""
+    return tuple(dict.fromkeys(tag.strip() for tag in (said or "").split(",") if tag.strip()))
+
+
 def group_key(group: str) -> str:
     """SQL for what a row is grouped by: `status`, `tag` (its first), or a field. Raises `QueryRefused`."""
     if group == "status":

@@ -23,8 +23,17 @@ from events.control import (
 from events.event import Event, Float32, Recorded, UInt16, UInt32, UInt64
 from events.status import Status, TrainingState, evolve
 from events.streams import TRAINING
-from events.training import MetricsLogged, Sae, StepTrained, TrainingConfig, TrainingResumed, TrainingStarted
+from events.training import (
+    MetricsLogged,
+    Sae,
+    StepTrained,
+    TrainingConfig,
+    TrainingResumed,
+    TrainingStarted,
+    sae_name,
+)
 
+from .evaluations import verdicts
 from .filters import group_key, where
 from .metrics import STEPS, counted
 from .projection import Projection, QueryRefused, at_least, one_of, training_of, words
@@ -96,9 +105,10 @@ class TrainingRow(msgspec.Struct, frozen=True, kw_only=True):
     """A training.
 
     `step` is the last that counts and `progress` (0-1) its share of `total_steps`; `loss`, `l0` and `fvu` are the means
-    of the SAEs' latest steps, `dead_latents` their sum, `tokens` counts the training's so far. Times in µs since 1970
-    (UTC): `started_at` of its first process, `updated_at` of its last event, `ended_at` of the end of its last process
-    (None while one is at work or awaited). `pid` is None where no process is expected; `actor` is who created it.
+    of the SAEs' latest steps, `dead_latents` their sum, `tokens` counts the training's so far. `verdict` is the worst
+    of the SAEs' newest evaluations, `reasons` are all that these give. Times in µs since 1970 (UTC):
+    `started_at` of its first process, `updated_at` of its last event, `ended_at` of the end of its last process (None
+    while one is at work or awaited). `pid` is None where no process is expected; `actor` is who created it.
     """
 
     id: str
@@ -135,6 +145,8 @@ class TrainingRow(msgspec.Struct, frozen=True, kw_only=True):
     dead_latents: int | None
     tokens: int | None
     tokens_per_second: float | None
+    verdict: str | None = None
+    reasons: tuple[str, ...] = ()
 
 
 TRAININGS = Table("trainings", Training, ("id",))
@@ -426,9 +438,8 @@ _SHOWN = (
     f" FROM {FIGURES.name} GROUP BY training) AS f ON f.training = t.id WHERE created_at IS NOT NULL"
 )
 
-_COLUMNS = tuple(
-    {"step": "shown_step", "updated_at": "shown_updated_at"}.get(name, name) for name in TrainingRow.__struct_fields__
-)
+_READ = TrainingRow.__struct_fields__[:-2]
+_COLUMNS = tuple({"step": "shown_step", "updated_at": "shown_updated_at"}.get(name, name) for name in _READ)
 
 _SEARCHED = "lower(concat_ws(' ', id, name, model, array_to_string(datasets, ' '), array_to_string(tags, ' '), note))"
 
@@ -436,7 +447,7 @@ _SEARCHED = "lower(concat_ws(' ', id, name, model, array_to_string(datasets, ' '
 def get(con: DuckDBPyConnection, id: str) -> TrainingRow | None:
     """The training, also a deleted one; None where there is none of this id."""
     found = con.execute(f"SELECT {', '.join(_COLUMNS)} FROM ({_SHOWN} AND t.id = ?)", [id]).fetchall()
-    return _row(found[0]) if found else None
+    return _rows(con, found)[0] if found else None
 
 
 class Named(NamedTuple):
@@ -466,7 +477,7 @@ def list_(
     status: str | None = None,
     q: str | None = None,
     conditions: str | None = None,
-    tags: str | None = None,
+    tags: Sequence[str] = (),
     group: str | None = None,
     sort: str = "-created",
     limit: int = 50,
@@ -476,8 +487,8 @@ def list_(
     """A page of the trainings, and how many there are of each status, whatever `status`, `limit` and `offset` say.
 
     `status` may be several, separated by commas. Every word of `q` is looked for in id, name, model, data sets, tags
-    and note, whatever its case. `conditions` are on the configuration, as `filters.where` reads them; of `tags`,
-    separated by commas, a training has all. `sort` is one of the names in the error's list, with `-` before it for
+    and note, whatever its case. `conditions` are on the configuration, as `filters.where` reads them; of `tags` a
+    training has all. `sort` is one of the names in the error's list, with `-` before it for
     descending; trainings without a value come last. With a `group` (`status`, `tag` or a field) what is the same in it
     stands together. `deleted` shows the deleted ones instead. Raises `QueryRefused`.
     """
@@ -494,7 +505,7 @@ def list_(
         f" id {direction} LIMIT {limit} OFFSET {offset}",
         [*parameters, *statuses],
     ).fetchall()
-    return [_row(values) for values in found], counts
+    return _rows(con, found), counts
 
 
 def tags_in_use(con: DuckDBPyConnection) -> dict[str, int]:
@@ -506,16 +517,15 @@ def tags_in_use(con: DuckDBPyConnection) -> dict[str, int]:
     return dict(found)
 
 
-def _matching(q: str | None, conditions: str | None, tags: str | None, deleted: bool) -> tuple[str, list[object]]:
+def _matching(q: str | None, conditions: str | None, tags: Sequence[str], deleted: bool) -> tuple[str, list[object]]:
     """SQL for all trainings that a search finds, whatever their status, and its parameters."""
     sql, parameters = f"{_SHOWN} AND deleted = ?", list[object]([deleted])
     for word in words(q):
         sql += f" AND contains({_SEARCHED}, ?)"
         parameters.append(word)
-    for tag in (each.strip() for each in (tags or "").split(",")):
-        if tag:
-            sql += " AND list_contains(tags, ?)"
-            parameters.append(tag)
+    for tag in tags:
+        sql += " AND list_contains(tags, ?)"
+        parameters.append(tag)
     more, values = where(conditions)
     return sql + more, [*parameters, *values]
 
@@ -529,9 +539,15 @@ def _statuses(status: str | None) -> list[str]:
     return named
 
 
-def _row(values: tuple[Any, ...]) -> TrainingRow:
-    row = dict(zip(TrainingRow.__struct_fields__, values, strict=True))
-    row["config"] = row["config"] and msgspec.json.decode(row["config"], type=TrainingConfig)
-    row["saes"] = msgspec.json.decode(row["saes"], type=tuple[Sae, ...])
-    row["tags"] = tuple(row["tags"])
-    return TrainingRow(**row)
+def _rows(con: DuckDBPyConnection, found: Sequence[tuple[Any, ...]]) -> list[TrainingRow]:
+    rows: list[TrainingRow] = []
+    judged = verdicts(con, [values[0] for values in found])
+    for values in found:
+        row = dict(zip(_READ, values, strict=True))
+        row["config"] = row["config"] and msgspec.json.decode(row["config"], type=TrainingConfig)
+        saes = row["saes"] = msgspec.json.decode(row["saes"], type=tuple[Sae, ...])
+        row["tags"] = tuple(row["tags"])
+        verdict, reasons = judged.get(row["id"], (None, ()))
+        said = tuple(f"{sae_name(saes[sae]) if sae < len(saes) else f'SAE {sae}'}: {reason}" for sae, reason in reasons)
+        rows.append(TrainingRow(**row, verdict=verdict, reasons=said))
+    return rows

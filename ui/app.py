@@ -25,6 +25,7 @@ from . import theme
 from .downloads import ExportHandler
 from .feed import Feed
 from .gateway import Gateway
+from .pages.activity import ActivityPage
 from .pages.compare import ComparePage
 from .pages.new_training import NewTrainingPage
 from .pages.sql import SqlPage
@@ -44,6 +45,8 @@ def find_page(session: Session, route: Route) -> View:
     if route.get("training"):
         return TrainingPage(session, route["training"])
     match route.get("page"):
+        case "activity":
+            return ActivityPage(session, route)
         case "new":
             return NewTrainingPage(session, route)
         case "compare":
@@ -73,7 +76,7 @@ def application(gateway: Gateway, feed: Feed) -> Callable[[], pmui.Page]:
             title="SAE Studio",
             site_url="./",
             header=[session.navigation, session.connection],
-            main=[body, session.router],
+            main=[body, session.router, session.toasts],
             theme_config=theme.MATERIAL,
             dark_theme=pn.state.cookies.get(theme.COOKIE) == "dark",
             sx=theme.PAGE_SX,

@@ -54,6 +54,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     """A training as the API gives it.
 
     Times are in µs since 1970; `loss`, `l0` and `fvu` are the newest, the mean over the SAEs, `dead_latents` their sum.
+    `verdict` is the worst of the SAEs' newest evaluations, with the `reasons` of all; `note` is Markdown.
     """
 
     id: str
@@ -76,6 +77,9 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     actor: str | None = None
     retry_of: str | None = None
     tags: tuple[str, ...] = ()
+    note: str = ""
+    verdict: str | None = None
+    reasons: tuple[str, ...] = ()
     loss: float | None = None
     l0: float | None = None
     fvu: float | None = None
@@ -173,12 +177,20 @@ class EvaluationPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Deed(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that `actor` caused; `data` holds its fields, `timestamp` is in µs since 1970."""
+    """An event that `actor` caused; `data` holds its fields, `timestamp` is in µs since 1970.
+
+    `training` and `template` are the ids of what it is about, with the names that they have by now.
+    """
 
     position: int
     timestamp: int
     type: str
     actor: str | None = None
+    stream: str = ""
+    training: str | None = None
+    training_name: str | None = None
+    template: str | None = None
+    template_name: str | None = None
     data: dict[str, Any] = {}
 
 
@@ -187,6 +199,12 @@ class ActivityPage(msgspec.Struct, frozen=True, kw_only=True):
 
     data: tuple[Deed, ...]
     position: int
+
+
+class AllActivityPage(ActivityPage, frozen=True, kw_only=True):
+    """Who did what with anything; `actors` are all who ever did something."""
+
+    actors: tuple[str, ...] = ()
 
 
 class Deleted(msgspec.Struct, frozen=True, kw_only=True):
@@ -404,7 +422,7 @@ class Gateway:
             "status": ",".join(statuses),
             "q": q,
             "where": ";".join(where),
-            "tags": ",".join(tags),
+            "tag": list(tags),
             "group": group,
             "sort": sort,
         }
@@ -461,6 +479,18 @@ class Gateway:
         query = {"limit": limit} if before is None else {"limit": limit, "before": before}
         return await self._get(f"trainings/{quote(training_id, safe='')}/activity", ActivityPage, query)
 
+    async def everything_done(
+        self, *, actor: str = "", kind: str = "", limit: int = 50, before: int | None = None
+    ) -> AllActivityPage:
+        """The newest of what anybody did (before a position), the newest first.
+
+        Of one `actor` (`trainer` is all of them), or about one `kind` (training, template, catalogue, server), where
+        these are given.
+        """
+        asked = {"actor": actor, "kind": kind, "before": before}
+        query = {"limit": limit, **{name: value for name, value in asked.items() if value not in ("", None)}}
+        return await self._get("activity", AllActivityPage, query)
+
     async def retry_training(self, training: Training, *, name: str, key: str) -> str:
         """Start a new training with the configuration of `training`, linked to it; its id.
 
@@ -474,6 +504,10 @@ class Gateway:
     async def rename_training(self, training_id: str, name: str) -> None:
         """Give the training another name."""
         await self._send("PATCH", f"trainings/{quote(training_id, safe='')}", json={"name": name})
+
+    async def edit_training(self, training_id: str, **changes: str) -> None:
+        """Change the training's name or note."""
+        await self._send("PATCH", f"trainings/{quote(training_id, safe='')}", json=changes)
 
     async def tag_training(self, training_id: str, tags: Sequence[str]) -> None:
         """Give the training these tags and no others."""

@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlencode
 
 from bokeh.document import Document
 
+from events.event import Recorded
+
 from . import ordered
 from .components.connection import Connection
 from .components.navigation import Navigation
 from .components.router import Router
-from .feed import Feed
-from .gateway import Gateway
+from .components.toasts import Toasts
+from .feed import Cursor, Feed
+from .gateway import ApiError, Gateway, Training
+from .state import news
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +76,17 @@ class Session:
         self.router = Router()
         self.connection = Connection()
         self.navigation = Navigation()
+        self.toasts = Toasts()
         self.show: Callable[[list[Any]], None] = lambda body: None
         self._document = document
         self._find = find
         self._view: View | None = None
         self._route: Route = {}
         self._log_id = feed.log_id
+        self._title = ""
+        self._news = Cursor(feed)
+        self._news.position = feed.position
+        self._telling = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pushing = False
         self._over = False
@@ -122,7 +133,9 @@ class Session:
 
     def name(self, title: str) -> None:
         """Name the tab."""
-        self.router.entitle(f"{title} · SAE Studio" if title else "SAE Studio")
+        if title != self._title:
+            self._title = title
+            self.router.entitle(f"{title} · SAE Studio" if title else "SAE Studio")
 
     def end(self) -> None:
         """The tab is closed."""
@@ -149,10 +162,32 @@ class Session:
             return
         if self._log_id in (None, self.feed.log_id):
             self._log_id = self.feed.log_id
+            self._hear_news()
             self._view.push()
         else:
+            self._news.position = self.feed.position
             # Another log: positions, and whatever they stand for, mean nothing in it.
             self.open(self._route)
+
+    def _hear_news(self) -> None:
+        events = self._news.take()
+        if events is None:
+            self._news.position = self.feed.position
+        told = [recorded for recorded in events or () if isinstance(recorded.data, news.TOLD)]
+        if told:
+            self.spawn(self._tell(told))
+
+    async def _tell(self, told: list[Recorded]) -> None:
+        async with self._telling:
+            for recorded in told:
+                id = recorded.stream.partition("-")[2]
+                try:
+                    training, _ = await self.gateway.training(id)
+                except ApiError:
+                    # What happened is known all the same, only not how the training is called.
+                    training = Training(id=id, name=id, status="")
+                said = news.of_event(recorded.data, training, time.time())
+                self.change(functools.partial(self.toasts.say, said))
 
     def _say_connection(self) -> None:
         if self.feed.away is None:

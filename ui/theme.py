@@ -110,6 +110,8 @@ PAGE_SX = {
         "@media (max-width: 480px)": {"display": "none"},
     },
     "& .MuiToolbar-root": {"minHeight": "56px !important"},
+    # Panel's bar for a busy server has no name for those who listen; every part says itself what it waits for.
+    "& .MuiLinearProgress-root": {"display": "none"},
     "& .main": {"backgroundColor": "var(--mui-palette-background-default)"},
 }
 

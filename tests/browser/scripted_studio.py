@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from events.codec import encode
-from events.control import TrainingCreated, TrainingDeleted, TrainingRenamed, TrainingTagged
+from events.control import TrainingCreated, TrainingDeleted, TrainingNoted, TrainingRenamed, TrainingTagged
 from events.event import Event, event_type
 from events.log import LogWritten
 from events.training import (
@@ -120,6 +120,8 @@ class Studio:
         self.requests: list[str] = []
         self.log_id = "log-1"
         self.sockets: set[WebSocket] = set()
+        self._free = threading.Event()
+        self._free.set()
         self.url = ""
 
     # What a test makes happen
@@ -176,6 +178,14 @@ class Studio:
     def say(self, training_id: str, *messages: str, level: Any = "INFO") -> None:
         """Write log lines."""
         self.emit(training_id, *(LogWritten(level=level, logger="trainer", message=message) for message in messages))
+
+    def hold(self) -> None:
+        """Let requests for changes wait until `let_go`."""
+        self._free.clear()
+
+    def let_go(self) -> None:
+        """Answer what waits."""
+        self._free.set()
 
     def replace_log(self) -> None:
         """Put an empty log in the place of this one, as a restored backup might be."""
@@ -261,6 +271,7 @@ class Studio:
                 Route(f"{prefix}/trainings/{{id}}/checkpoints/{{step}}", self._delete_checkpoint, methods=["DELETE"]),
                 Route(f"{prefix}/trainings/{{id}}/evaluations", self._evaluations),
                 Route(f"{prefix}/trainings/{{id}}/activity", self._activity),
+                Route(f"{prefix}/activity", self._everything_done),
                 Route(f"{prefix}/trainings/{{id}}/metrics", self._metrics),
                 Route(f"{prefix}/trainings/{{id}}/logs", self._logs),
                 Route(f"{prefix}/trainings/{{id}}/control", self._control, methods=["POST"]),
@@ -288,7 +299,7 @@ class Studio:
             query = request.query_params
             q = query.get("q", "").lower()
             statuses = [name for name in query.get("status", "").split(",") if name]
-            wanted = {tag for tag in query.get("tags", "").split(",") if tag}
+            wanted = set(query.getlist("tag"))
             found = [
                 row
                 for row in self.trainings.values()
@@ -378,6 +389,7 @@ class Studio:
         return self._answer(request, {"id": one, "position": self.head}, 201)
 
     async def _change(self, request: Request) -> Response:
+        await asyncio.to_thread(self._free.wait, 30)
         one = request.path_params["id"]
         body = await request.json() if request.method == "PATCH" else None
         if answer := self._missing(request) or self._refused(request):
@@ -387,8 +399,11 @@ class Studio:
             self.emit(one, TrainingTagged(tags=tuple(body["tags"])), stream="control", actor="user:ada")
             return self._answer(request, {**self.trainings[one], "position": self.head})
         if body is not None:
-            self.set(one, name=body["name"])
-            self.emit(one, TrainingRenamed(name=body["name"]), stream="control", actor="user:ada")
+            self.set(one, **body)
+            if "name" in body:
+                self.emit(one, TrainingRenamed(name=body["name"]), stream="control", actor="user:ada")
+            if "note" in body:
+                self.emit(one, TrainingNoted(note=body["note"]), stream="control", actor="user:ada")
             return self._answer(request, {**self.trainings[one], "position": self.head})
         removed = tuple(row["path"] for row in self.checkpoints(one))
         deleted = TrainingDeleted(removed=removed, bytes_freed=6_370_000 * len(removed))
@@ -435,21 +450,40 @@ class Studio:
         self.emit(request.path_params["id"], deleted, stream="control", actor="user:ada")
         return self._answer(request, {"position": self.head})
 
-    async def _activity(self, request: Request) -> Response:
-        with self.lock:
-            found = [
+    def deeds(self, wanted: Callable[[RawRecorded], bool], limit: int = 1 << 60) -> list[dict[str, Any]]:
+        """What was done, the newest first."""
+        found: list[dict[str, Any]] = []
+        for event, raw in reversed(self.events):
+            if raw.stream.startswith("training-") or not wanted(raw):
+                continue
+            id = raw.stream.removeprefix("control-")
+            found.append(
                 {
                     "position": raw.position,
                     "timestamp": raw.occurred_at,
                     "actor": raw.actor,
+                    "stream": raw.stream,
+                    "training": id,
+                    "training_name": self.trainings.get(id, {}).get("name"),
                     "type": raw.type,
                     "data": msgspec.to_builtins(event),
                 }
-                for event, raw in reversed(self.events)
-                if raw.stream == f"control-{request.path_params['id']}"
-            ]
-            limit = int(request.query_params["limit"])
-            return self._missing(request) or self._answer(request, {"data": found[:limit], "position": self.head})
+            )
+        return found[:limit]
+
+    async def _activity(self, request: Request) -> Response:
+        stream = f"control-{request.path_params['id']}"
+        with self.lock:
+            found = self.deeds(lambda raw: raw.stream == stream, int(request.query_params["limit"]))
+            return self._missing(request) or self._answer(request, {"data": found, "position": self.head})
+
+    async def _everything_done(self, request: Request) -> Response:
+        query = request.query_params
+        before, actor = int(query.get("before", 1 << 60)), query.get("actor")
+        with self.lock:
+            found = self.deeds(lambda raw: raw.position < before and actor in (None, raw.actor), int(query["limit"]))
+            actors = sorted({raw.actor for _, raw in self.events if raw.actor})
+            return self._answer(request, {"data": found, "actors": actors, "position": self.head})
 
     async def _control(self, request: Request) -> Response:
         action = (await request.json())["action"]

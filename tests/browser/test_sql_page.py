@@ -177,39 +177,6 @@ def test_what_is_typed_before_the_page_has_heard_anything_stays(server: Server, 
     expect(editor).to_have_value("VALUES (42)")
 
 
-def test_what_is_typed_before_the_page_has_heard_anything_stays(server: Server, tab_at: TabAt) -> None:
-    tab = tab_at(server.url)
-    tab.idle()
-    held: list[str | bytes] = []
-    gates: list[WebSocketRoute] = []
-    opened: list[bool] = []
-
-    def gate(socket: WebSocketRoute) -> None:
-        """From the first message for the editor on, nothing comes from the server until it is let through."""
-        gates.append(socket)
-
-        def coming(message: str | bytes) -> None:
-            if not opened and (held or (isinstance(message, str) and '"statement"' in message)):
-                held.append(message)
-            else:
-                socket.send(message)
-
-        socket.connect_to_server().on_message(coming)
-
-    tab.page.route_web_socket(re.compile("/ws"), gate)
-    tab.page.goto(f"{server.url}?page=sql&q=VALUES+(1)")
-    editor = tab.page.get_by_role("textbox", name="Statement")
-    editor.fill("VALUES (42)")
-    views = tab.page.get_by_role("navigation", name="Views").get_by_text("metrics", exact=True)
-    expect(views).to_have_count(0)
-    wait_until(lambda: tab.page.evaluate("true") and held, "a message for the editor")
-    opened.append(True)
-    for message in held:
-        gates[-1].send(message)
-    expect(views).to_be_visible()
-    expect(editor).to_have_value("VALUES (42)")
-
-
 def test_samples_and_columns_are_there_to_begin_with_and_a_question_can_be_given_up(
     server: Server, tab_at: TabAt
 ) -> None:

@@ -281,6 +281,15 @@ def test_log_lines_are_copied_all_or_as_selected_and_a_traceback_stays_whole(
     lines = copied(tab).split("\n")
     assert [line.partition(" trainer: ")[2] for line in lines[:3]] == ["one", "two", "three"]
     assert "\n".join(lines[3:]).endswith(TRACEBACK)
+    # It is one line until it is unfolded, by keyboard too.
+    fold = log.get_by_role("button", name="Traceback, 2 lines")
+    expect(log.get_by_text('File "loop.py"')).to_have_count(0)
+    fold.press("Enter")
+    expect(log.get_by_text('File "loop.py"')).to_be_visible()
+    expect(log.get_by_role("button", name="Fold")).to_be_focused()
+    tab.page.keyboard.press("Enter")
+    expect(fold).to_be_focused()
+    expect(log.get_by_text('File "loop.py"')).to_have_count(0)
     tab.page.evaluate(
         """() => {
             const model = [...Bokeh.documents[0].all_models].find(model => model.class_name === "Log"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from folded_log import CONFIG, Log, step
 
 from events.catalog import DatasetRegistered, ModelRegistered
@@ -16,8 +17,16 @@ from events.template import (
     TemplateRestored,
     TemplateSaved,
 )
-from events.training import CheckpointDeleted, CheckpointSaved, EvaluationMade, TrainingConfig, TrainingResumed
+from events.training import (
+    CheckpointDeleted,
+    CheckpointSaved,
+    EvaluationMade,
+    TrainingCompleted,
+    TrainingConfig,
+    TrainingResumed,
+)
 from projections import activity, catalog, checkpoints, evaluations, templates
+from projections.projection import QueryRefused
 
 T = "training-one"
 DATASET = DatasetRegistered(dataset_id="stdlib", source="/usr/lib", format="text", pattern="*.py")
@@ -132,6 +141,25 @@ def test_activity_tells_who_did_what(log: Log) -> None:
     assert (rows[2].data["name"], rows[2].timestamp) == ("first", 1_000)
     assert [row.position for row in activity.list_(log.con, training="one", limit=1)] == [3]
     assert [row.position for row in activity.list_(log.con, before=4)] == [3, 1]
+
+
+def test_activity_tells_how_trainings_ended_and_is_of_one_actor_or_kind(log: Log) -> None:
+    log.append(("control-one", TrainingCreated(name="first")), ("catalog", DATASET), actor="user:ada")
+    log.append((T, saved(1)[1]), (T, TrainingCompleted(step=9)), actor="trainer:one")
+    log.append(("template-a", TemplateSaved(name="wide", config=CONFIG)), actor="user:bob")
+
+    def found(**asked: Any) -> list[int]:
+        return [row.position for row in activity.list_(log.con, **asked)]
+
+    assert found() == [5, 4, 2, 1]
+    assert found(training="one") == [4, 1]
+    assert (found(kind="training"), found(kind="template"), found(kind="catalogue")) == ([4, 1], [5], [2])
+    assert (found(actor="user:ada"), found(actor="user"), found(actor="trainer")) == ([2, 1], [5, 2, 1], [4])
+    assert found(actor="use") == []
+    assert activity.actors(log.con) == ["trainer", "user:ada", "user:bob"]
+    assert activity.actors(log.con, training="one") == ["trainer", "user:ada"]
+    with pytest.raises(QueryRefused, match="allowed: training, template, catalogue, server"):
+        found(kind="weather")
 
 
 def test_activity_names_what_it_is_about_as_it_is_called_by_now(log: Log) -> None:

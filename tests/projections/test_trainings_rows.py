@@ -19,6 +19,7 @@ from events.control import (
     WriterClaimed,
 )
 from events.training import (
+    EvaluationMade,
     MetricsLogged,
     Sae,
     TrainingCompleted,
@@ -191,6 +192,28 @@ def test_a_list_is_sorted_as_asked_with_unknown_values_last(log: Log) -> None:
         assert len(names(log, sort=sort)) == 4
 
 
+def test_a_row_has_the_worst_of_its_newest_verdicts_with_every_reason(log: Log) -> None:
+    saes = (Sae(layer=1, hook="resid_post"), Sae(layer=2, hook="resid_post"))
+    started = TrainingStarted(pid=7, host="box", device="cpu", saes=saes)
+    for name in ("a", "b"):
+        log.append((f"control-{name}", TrainingCreated(name=name)), (f"training-{name}", started))
+
+    def judged(step: int, sae: int, verdict: Any, *reasons: str) -> EvaluationMade:
+        return EvaluationMade(
+            step=step, sae=sae, tokens=9, fvu=0.1, l0=2.0, dead_latents=3, verdict=verdict, reasons=reasons
+        )
+
+    log.append(("training-a", judged(10, 0, "bad", "dead")), ("training-a", judged(10, 1, "good")))
+    log.append(("training-a", judged(20, 0, "good")), ("training-a", judged(20, 1, "watch", "dense", "shrunk")))
+    assert [(one.name, one.verdict, one.reasons) for one in trainings.list_(log.con, sort="name")[0]] == [
+        ("a", "watch", ("L2.resid_post: dense", "L2.resid_post: shrunk")),
+        ("b", None, ()),
+    ]
+    # Not judged is no verdict, and takes an older one's place.
+    log.append(("training-a", judged(30, 1, None)))
+    assert (row(log, "a").verdict, row(log, "a").reasons) == ("good", ())
+
+
 def test_trainings_are_found_by_any_field_of_their_configuration(log: Log) -> None:
     common: dict[str, Any] = {"model": "Owner/Model's", "datasets": ("one",)}
     for name, config in (
@@ -234,9 +257,10 @@ def test_every_field_can_be_asked_for_and_grouped_by(log: Log) -> None:
 def test_trainings_are_found_and_grouped_by_tag(log: Log) -> None:
     for name, tags in (("a", ("wide", "kept")), ("b", ("old",)), ("c", ()), ("d", ("wide",))):
         log.append((f"control-{name}", TrainingCreated(name=name)), (f"control-{name}", TrainingTagged(tags=tags)))
-    assert names(log, tags="wide", sort="name") == ["a", "d"]
-    assert names(log, tags="wide, kept") == ["a"]
-    assert names(log, tags="wid") == []
+    assert names(log, tags=["wide"], sort="name") == ["a", "d"]
+    assert names(log, tags=["wide", "kept"]) == ["a"]
+    assert names(log, tags=["wid"]) == []
+    assert filters.tags("wide, kept,,wide") == ("wide", "kept")
     assert names(log, group="tag", sort="name") == ["b", "a", "d", "c"]
     assert trainings.tags_in_use(log.con) == {"wide": 2, "kept": 1, "old": 1}
     log.append(("control-a", TrainingDeleted()))

@@ -155,3 +155,35 @@ def test_a_retry_is_named_after_what_it_repeats(name: str, again: str) -> None:
 @pytest.mark.parametrize(("size", "said"), [(0, "0 B"), (512, "512 B"), (6_370_000, "6.37 MB"), (None, text.NOTHING)])
 def test_sizes_are_read_in_three_digits(size: int | None, said: str) -> None:
     assert text.size(size) == said
+
+
+def test_newest_deeds_join_those_that_are_known_only_where_nothing_is_between() -> None:
+    def deeds(*positions: int, name: str = "old") -> list[Deed]:
+        return [
+            Deed(position=one, timestamp=0, type="PauseRequested", training="a", training_name=name)
+            for one in positions
+        ]
+
+    both = activity.joined(deeds(7, 5, 3, 1), deeds(9, 7, 5, name="new"))
+    assert both is not None
+    assert [(one.position, one.training_name) for one in both] == [(one, "new") for one in (9, 7, 5, 3, 1)]
+    assert activity.joined(deeds(7, 5), deeds(12, 11, 9)) is None
+    assert activity.joined([], deeds(9)) is None
+
+
+@pytest.mark.parametrize(
+    ("deed", "said"),
+    [
+        (Deed(position=1, timestamp=0, type="TrainingStopped", actor="trainer:a", training="a b", training_name="wide",
+              data={"step": 1_200}), ("Stopped at step 1,200", "wide", "?training=a%20b", "its trainer")),
+        (Deed(position=1, timestamp=0, type="TrainingFailed", actor="trainer:a", training="a", data={"error": "No."}),
+         ("Failed: No.", "a", "", "its trainer")),
+        (Deed(position=1, timestamp=0, type="TemplateSaved", actor="user:ada", template="t", template_name="kept"),
+         ("Template saved", "kept", "?page=templates", "ada")),
+        (Deed(position=1, timestamp=0, type="ModelRegistered", actor="token:ci", data={"model_id": "demo"}),
+         ("Model registered", "demo", "", "token:ci")),
+    ],
+)  # fmt: skip
+def test_everything_that_was_done_says_with_what_and_by_whom(deed: Deed, said: tuple[str, str, str, str]) -> None:
+    row = activity.row(deed)
+    assert (row["what"], row["subject"], row["href"], row["who"]) == said

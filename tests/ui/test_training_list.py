@@ -22,8 +22,13 @@ def training(id: str, status: str = "completed", **fields: Any) -> Training:
 
 def test_the_address_says_all_that_is_shown_and_nothing_that_cannot_be() -> None:
     view = ListView(
-        status="failed", q="wide", where=("k>=32", "model~gpt2"), tags=("keep",), group="model", sort="-loss"
-    )  # fmt: skip
+        status="failed",
+        q="wide",
+        where=("k>=32", "model~gpt2"),
+        tags=("keep", "a,b 50%2C"),
+        group="model",
+        sort="-loss",
+    )
     assert ListView.of(view.route()) == view
     assert not any(ListView().route().values())
     assert ListView.of({"status": "asleep", "group": "mood", "sort": "-mood"}) == ListView()
@@ -75,10 +80,21 @@ def test_only_what_can_be_done_is_offered_with_how_many_it_is_for() -> None:
 
 
 def test_the_outcome_says_how_many_and_every_refusal() -> None:
-    assert state.outcome("delete", ["a"], []) == {"tone": "plain", "text": "1 training deleted."}
-    said = state.outcome("pause", ["a", "b"], [("c", "It is completed.")])
-    assert said == {"tone": "warn", "text": "2 trainings pausing. Refused: c: It is completed."}
-    assert state.outcome("tag", [], [("c", "Gone.")])["text"] == "Refused: c: Gone."
+    assert said(state.outcome("delete", ["a"], [])) == ("plain", "1 training deleted.", "")
+    refused = state.outcome("pause", ["a", "b"], [("c", "It is completed.")])
+    assert said(refused) == ("warn", "2 trainings pausing.", "Refused: c: It is completed.")
+    # A refusal stays until it has been seen.
+    assert refused["seconds"] == 0
+    assert said(state.outcome("tag", [], [("c", "Gone.")])) == ("warn", "Nothing was done.", "Refused: c: Gone.")
+
+
+def said(toast: dict[str, Any]) -> tuple[str, str, str]:
+    return toast["tone"], toast["title"], toast["text"]
+
+
+def test_the_tab_of_the_list_says_how_many_run() -> None:
+    assert state.tab_title({"running": 2, "pausing": 1, "completed": 9}) == "3 running"
+    assert state.tab_title({"completed": 9}) == "Trainings"
 
 
 def test_of_five_hundred_rows_only_those_that_changed_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,12 @@ export function render({model, view}) {
   const heading = el("div", {class: "heading"}, name, pencil)
   const status = el("span", {class: "status quiet", "aria-live": "polite"})
   const verdict = el("span", {class: "verdict", hidden: true})
+  const drawVerdict = part(verdict, (value, node) => {
+    if (!value) return
+    setClass(node, `verdict ${value.tone}`)
+    node.title = value.title
+    node.replaceChildren(`Evaluation: ${value.label}`, el("span", {class: "unseen"}, `. ${value.title}`))
+  })
   const chips = el("div", {class: "chips"})
   const buttons = el("div", {class: "buttons"})
   const links = el("div", {class: "links"})
@@ -47,6 +53,26 @@ export function render({model, view}) {
     el("i"))
   const times = el("p", {class: "times"})
   const facts = el("dl", {class: "facts"})
+  const noteText = el("div", {class: "note-text", role: "group", "aria-label": "Note"})
+  const drawNote = part(noteText, (nodes, node) => node.replaceChildren(...markdown(nodes)))
+  const noteButton = el("button", {type: "button", class: "small", onclick: () => describe(true)}, "Add note")
+  const noting = noteForm({
+    send: (changes) => act({type: "describe", ...changes}),
+    leave: () => {
+      describe(false)
+      noteButton.focus()
+    },
+  })
+  const noted = el("div", {class: "noted none"}, noteText, noteButton, noting.form)
+  let source = ""
+  const describe = (on) => {
+    noting.form.hidden = !on
+    noteButton.hidden = on
+    noteText.hidden = on || !source
+    setClass(noted, on || source ? "noted" : "noted none")
+    if (on) noting.fill({note: source})
+  }
+  noting.form.hidden = true
   const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
     el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
   const bones = el("div", {class: "bones", "aria-hidden": "true"},
@@ -54,7 +80,7 @@ export function render({model, view}) {
   const whole = el("div", {class: "whole", hidden: true},
     el("div", {class: "top"}, el("div", {class: "title"}, heading, form, status, verdict, chips),
       el("div", {class: "doing"}, buttons, links)),
-    refusal, deleting, alert, el("div", {class: "progress"}, bar, times), facts)
+    refusal, deleting, alert, el("div", {class: "progress"}, bar, times), facts, noted)
 
   const drawChips = part(chips, (list, node) => node.replaceChildren(
     ...list.map(({label, title, href}) =>
@@ -91,13 +117,10 @@ export function render({model, view}) {
     setText(name, card.name)
     name.title = card.name
     setText(status, card.label)
+    status.title = card.standing
     setClass(status, `status ${card.tone}`)
     verdict.hidden = !card.verdict
-    if (card.verdict) {
-      setText(verdict, `Evaluation: ${card.verdict.label}`)
-      setClass(verdict, `verdict ${card.verdict.tone}`)
-      verdict.title = card.verdict.title
-    }
+    drawVerdict(card.verdict)
     drawChips(card.chips)
     drawButtons(card.actions)
     drawLinks(card.links)
@@ -120,6 +143,16 @@ export function render({model, view}) {
     bar.setAttribute("aria-valuenow", Math.floor((card.done ?? 0) * 100))
     setText(times, card.times.join(" · "))
     drawFacts(card.facts)
+    source = card.note
+    drawNote(card.note_tree)
+    setText(noteButton, source ? "Edit note" : "Add note")
+    if (noting.form.hidden) describe(false)
+    else noting.meanwhile({note: source})
+  }, described: ({problem: why}) => {
+    if (noting.form.hidden) return
+    if (why) return noting.answered(why)
+    describe(false)
+    noteButton.focus()
   }, renamed: ({problem: why}) => {
     if (form.hidden) return
     if (!why) return edit(false)

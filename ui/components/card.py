@@ -6,15 +6,20 @@ from .component import Component, script, style
 
 
 class Card(Component):
-    """Name, status, buttons, progress and newest figures of one training.
+    """Name, status, buttons, progress, newest figures and note of one training.
 
-    Actions: `control` (`action`), `rename` (`name`; answered by `renamed`), `delete` and `keep` (answers to the view's
-    `deleting`), `dismiss` (the refusal that is shown), `retry`.
+    Actions: `control` (`action`), `rename` (`name`; answered by `renamed`), `describe` (`note`; answered by
+    `described`), `delete` and `keep` (answers to the view's `deleting`), `dismiss` (the refusal that is shown),
+    `retry`.
     """
 
-    _esm = script("card.js")
-    _stylesheets = style("card.css")
+    _esm = script("note.js", "card.js")
+    _stylesheets = style("note.css", "card.css")
 
     def renamed(self, problem: str = "") -> None:
         """The name was changed, or was not because of `problem`: what was typed is then kept."""
         self.send({"type": "renamed", "problem": problem})
+
+    def described(self, problem: str = "") -> None:
+        """The note was changed, or was not because of `problem`: what was typed is then kept."""
+        self.send({"type": "described", "problem": problem})

@@ -14,9 +14,9 @@ from .. import ordered
 _FOLDER = Path(__file__).parent
 
 
-def script(name: str) -> str:
+def script(*names: str) -> str:
     """A component's JavaScript, after what all of them share."""
-    return (_FOLDER / "dom.js").read_text("utf-8") + (_FOLDER / name).read_text("utf-8")
+    return "".join((_FOLDER / name).read_text("utf-8") for name in ("dom.js", *names))
 
 
 def style(*names: str) -> list[str]:
@@ -73,3 +73,29 @@ class Component(JSComponent):
             self.drawn()
         elif isinstance(kind, str):
             self._act(kind, data)
+
+
+class ListComponent(Component):
+    """A component whose view has `rows`, each with an `id`: only those are sent that the browser does not show already.
+
+    With them goes the `order` of all; it is None for a view without rows.
+    """
+
+    __abstract = True
+
+    def present(self, view: dict[str, Any]) -> None:
+        before = self._shown or {}
+        if view == before:
+            return
+        self._shown = view
+        known = {row["id"]: row for row in before.get("rows", ())}
+        changed = [row for row in view.get("rows", ()) if known.get(row["id"]) != row]
+        self._send_view(view, changed)
+
+    def drawn(self) -> None:
+        if self._shown is not None:
+            self._send_view(self._shown, self._shown.get("rows", []))
+
+    def _send_view(self, view: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        order = [row["id"] for row in view.get("rows", ())]
+        self.send({"type": "show", "view": {**view, "rows": rows, "order": order if "rows" in view else None}})

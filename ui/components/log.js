@@ -12,6 +12,8 @@ export function render({model, view}) {
   let asked = false
   let follow = true
   let begun = null
+  let searching = false
+  const unfolded = new Set()
   let recalled = false
   let place = ""
 
@@ -35,7 +37,7 @@ export function render({model, view}) {
     if (follow) toEnd()
   }})
   const copy = copyButton("Copy", () => {
-    const {content, lines} = selected() ?? {content: rows.map(plain).join("\n"), lines: rows.length}
+    const {content, lines} = selected() ?? {content: rows.map(plain).join("\n"), lines: linesOf(rows)}
     return {content, done: `Copied ${lines.toLocaleString("en")} line${lines === 1 ? "" : "s"}`}
   }, {title: "Copy the selected lines, or all that are loaded"})
   const download = el("a", {class: "button", download: true, title: "Download the whole log as text"}, "Download")
@@ -62,13 +64,39 @@ export function render({model, view}) {
     followBox.checked = on
   }
 
-  // A message of several lines, such as a traceback, takes as many rows; the first carries time and level.
-  const toRows = ([version, timestamp, name, logger, message]) => message.split("\n").map((text, index) => ({
-    version, level: name, text, time: index === 0 ? clock(timestamp, false) : "", date: clock(timestamp, true), logger,
-    first: index === 0,
-  }))
+  // A message of several lines takes as many rows; the first carries time and level. One with a traceback is folded to
+  // its first line, which keeps the `rest`; a message that is a traceback and nothing else shows what that ends in.
+  const toRows = ([version, timestamp, name, logger, message]) => {
+    const lines = message.split("\n").map((text, index) => ({
+      version, level: name, text, time: index === 0 ? clock(timestamp, false) : "", date: clock(timestamp, true), logger,
+      first: index === 0,
+    }))
+    if (lines.length === 1 || !lines.some(({text}) => text.startsWith("Traceback (most recent call last)"))) return lines
+    const [head, ...rest] = lines
+    head.rest = rest
+    head.folded = !unfolded.has(version) && !searching
+    if (head.text.startsWith("Traceback")) head.short = rest.findLast(({text}) => text.trim())?.text ?? head.text
+    return head.folded ? [head] : lines
+  }
 
-  const plain = (row) => row.first ? `${row.date} ${row.level} ${row.logger}: ${row.text}` : row.text
+  const plain = (row) => (row.first ? `${row.date} ${row.level} ${row.logger}: ${row.text}` : row.text)
+    + (row.folded ? `\n${row.rest.map(({text}) => text).join("\n")}` : "")
+  const linesOf = (some) => some.reduce((sum, row) => sum + 1 + (row.folded ? row.rest.length : 0), 0)
+
+  function fold(head) {
+    const at = rows.indexOf(head)
+    if (at < 0) return
+    if (head.folded) rows.splice(at + 1, 0, ...head.rest)
+    else rows.splice(at + 1, head.rest.length)
+    head.folded = !head.folded
+    head.folded ? unfolded.delete(head.version) : unfolded.add(head.version)
+    setFollow(false)
+    nodes.get(head)?.remove()
+    nodes.delete(head)
+    drawn = ""
+    draw()
+    nodes.get(head)?.querySelector("button")?.focus()
+  }
 
   // The lines that a selection touches, whole; within one line what is selected of it. Null where nothing is.
   const selected = () => {
@@ -78,14 +106,16 @@ export function render({model, view}) {
     const touched = rows.filter((row) => nodes.has(row) && range.intersectsNode(nodes.get(row)))
     if (!touched.length) return null
     const part = range.toString()
-    return {content: touched.length === 1 && part ? part : touched.map(plain).join("\n"), lines: touched.length}
+    return {content: touched.length === 1 && part ? part : touched.map(plain).join("\n"), lines: linesOf(touched)}
   }
 
   const drawLine = (row) => el("div", {
     class: `line at-${row.level.toLowerCase()}`, "data-version": row.version, "data-first": row.first,
     title: `${row.date} ${row.level} ${row.logger}`,
   }, el("span", {class: "time"}, row.time), el("span", {class: "level"}, row.first ? row.level : ""),
-  el("span", {class: "text"}, row.text))
+  row.rest ? el("button", {type: "button", class: "fold", "aria-expanded": String(!row.folded), onclick: () => fold(row)},
+    row.folded ? `Traceback, ${row.rest.length} lines` : "Fold") : null,
+  el("span", {class: "text"}, row.folded ? row.short ?? row.text : row.text))
 
   // A line that stays in sight keeps its element: a selection would be lost with it.
   const nodes = new Map()
@@ -131,6 +161,8 @@ export function render({model, view}) {
       if (lines.length) first = first ?? lines[0][0]
       if (rows.length > KEPT && follow) {
         rows = rows.slice(rows.length - KEPT)
+        // What is left of a message whose beginning is gone goes with it.
+        rows = rows.slice(rows.findIndex((row) => row.first))
         first = rows[0].version
         more = true
       }
@@ -168,6 +200,7 @@ export function render({model, view}) {
       body.hidden = !log.open
       tools.hidden = !log.open
       level.value = log.level
+      searching = Boolean(log.q)
       if (view.shadow_el.activeElement !== search) search.value = log.q
       setText(note, log.note)
       note.hidden = !log.note

@@ -2,7 +2,7 @@
 
 const COLUMNS = [
   ["check", ""], ["name", "Name", "name"], ["status", "Status", "status"], ["progress", "Progress", "-progress"],
-  ["model", "Model", "model"], ["architecture", "Architecture", "architecture"], ["layers", "Layers"],
+  ["verdict", "Verdict"], ["model", "Model", "model"], ["architecture", "Architecture", "architecture"], ["layers", "Layers"],
   ["loss", "Loss", "loss"], ["l0", "L0", "l0"], ["fvu", "FVU", "fvu"], ["dead", "Dead", "dead_latents"], ["standing", ""],
 ]
 const FIGURES = new Set(["loss", "l0", "fvu", "dead"])
@@ -91,7 +91,7 @@ export function render({model, view}) {
   })
   const asking = el("div", {class: "asking", role: "alertdialog", "aria-label": "Are you sure?", hidden: true,
     onkeydown: (event) => { if (event.key === "Escape") act({type: "keep"}) }})
-  const drawAsking = part(asking, ({question, busy}, node) => {
+  const drawAsking = part(asking, ({question, busy, problem}, node) => {
     if (!question) return node.replaceChildren()
     const tag = el("input", {type: "text", "aria-label": "Tag", placeholder: "tag", maxlength: 64, autocomplete: "off"})
     const doing = question.action === "tag"
@@ -109,11 +109,10 @@ export function render({model, view}) {
         event.preventDefault()
         send({tag: tag.value})
       }}, doing ? tag : null, confirm,
-      el("button", {type: "button", class: "small", disabled: busy, onclick: () => act({type: "keep"})}, "Cancel"))].filter(Boolean))
+      el("button", {type: "button", class: "small", disabled: busy, onclick: () => act({type: "keep"})}, "Cancel")),
+      problem ? el("p", {class: "problem", role: "alert"}, problem) : null].filter(Boolean))
     if (!busy) (doing ? tag : confirm).focus()
   })
-  const outcome = el("div", {class: "notice plain", role: "status", hidden: true}, el("span"),
-    el("button", {type: "button", class: "text", onclick: () => act({type: "dismiss"})}, "Close"))
 
   // The rows
 
@@ -139,6 +138,45 @@ export function render({model, view}) {
   const headings = new Map()
   let order = []
   let last = null
+
+  // Below its row, one training's note, and the form for it and the name.
+
+  const noteText = el("div", {class: "note-text", role: "group", "aria-label": "Note"})
+  const drawNote = part(noteText, (nodes, node) => node.replaceChildren(...markdown(nodes)))
+  const noteTools = el("div", {class: "answer"},
+    el("button", {type: "button", class: "small", onclick: () => describe(true)}, "Edit"),
+    el("button", {type: "button", class: "small", onclick: () => unfold(unfolded.id)}, "Hide"))
+  const noting = noteForm({
+    named: true,
+    send: (changes) => act({type: "describe", id: unfolded.id, ...changes}),
+    leave: () => unfolded.note ? describe(false) : unfold(unfolded.id),
+  })
+  const panel = el("div", {class: "panel", role: "row"},
+    el("div", {role: "cell", class: "inside"}, noteText, noteTools, noting.form))
+  let unfolded = null
+  let editing = false
+  const describe = (on) => {
+    editing = on
+    noting.form.hidden = !on
+    noteText.hidden = noteTools.hidden = on
+    if (on) noting.fill(unfolded)
+    else if (panel.isConnected) noteTools.firstChild.focus()
+  }
+  const unfold = (id, edit = false) => {
+    const again = id === unfolded?.id
+    editing = edit
+    if (again && edit) return describe(true)
+    if (again) rows.get(id)?.row.querySelector(".pencil").focus()
+    act({type: "unfold", id: again ? "" : id})
+  }
+  const takeUnfolded = (value) => {
+    const other = value?.id !== unfolded?.id
+    unfolded = value
+    if (!value) return
+    drawNote(value.tree)
+    if (other) return () => describe(editing || !value.note)
+    if (editing) noting.meanwhile(value)
+  }
   const chosen = () => order.filter((id) => rows.get(id)?.value.selected)
 
   function makeRow(id) {
@@ -155,11 +193,21 @@ export function render({model, view}) {
     }})
     const name = el("a", {href: `?training=${encodeURIComponent(id)}`})
     const tagged = el("span", {class: "tagged"})
+    const note = el("button", {type: "button", class: "noted", onclick: () => unfold(id)})
+    const pencil = el("button", {type: "button", class: "text pencil", title: "Rename or note", onclick: () => unfold(id, true)}, "✎")
+    const verdict = el("span")
+    const drawVerdict = part(verdict, (value, node) => {
+      setClass(node, `verdict ${value?.tone}`)
+      node.hidden = !value
+      node.title = value?.title ?? ""
+      node.replaceChildren(value?.label ?? "", el("span", {class: "unseen"}, `. ${value?.title}`))
+    })
     const status = el("span")
     const bar = el("span", {class: "bar"}, el("i"))
     const percent = el("span", {class: "percent"})
     cells.check.append(check)
-    cells.name.append(name, tagged)
+    cells.name.append(el("span", {class: "named"}, name, pencil), el("span", {class: "about"}, tagged, note))
+    cells.verdict.append(verdict)
     cells.status.append(status)
     cells.progress.append(bar, percent)
     const row = el("div", {class: "row", role: "row", onclick: (event) => {
@@ -173,10 +221,15 @@ export function render({model, view}) {
       setText(name, value.name)
       name.title = value.name
       drawTagged(value.tags)
+      note.hidden = !value.note
+      setText(note, value.note)
+      pencil.setAttribute("aria-label", `Rename or note ${value.name}`)
+      drawVerdict(value.verdict)
       check.checked = value.selected
       check.setAttribute("aria-label", `Select ${value.name}`)
       row.setAttribute("aria-selected", String(value.selected))
       setText(status, value.label)
+      status.title = value.standing
       setClass(status, `status ${value.tone}`)
       setClass(bar, `bar ${value.tone}`)
       bar.hidden = value.done == null
@@ -210,7 +263,9 @@ export function render({model, view}) {
         wanted.push(headings.get(group))
       }
       wanted.push(rows.get(id).row)
+      if (id === unfolded?.id) wanted.push(panel)
     }
+    if (!wanted.includes(panel)) panel.remove()
     wanted.forEach((node, index) => {
       if (body.children[index] !== node) body.insertBefore(node, body.children[index] ?? null)
     })
@@ -285,7 +340,9 @@ export function render({model, view}) {
       if (!rows.has(value.id)) rows.set(value.id, makeRow(value.id))
       rows.get(value.id).update(value)
     }
+    const unfoldNow = takeUnfolded(list.unfolded)
     place(Boolean(list.group))
+    unfoldNow?.()
     sorted = list.sort
     for (const cell of heads) {
       const button = cell.querySelector("[data-sort]")
@@ -303,12 +360,7 @@ export function render({model, view}) {
       drawBulk(list.selection)
     }
     asking.hidden = !list.asking
-    drawAsking({question: list.asking, busy: list.busy})
-    outcome.hidden = !list.outcome
-    if (list.outcome) {
-      setText(outcome.firstChild, list.outcome.text)
-      setClass(outcome, `notice ${list.outcome.tone}`)
-    }
+    drawAsking({question: list.asking, busy: list.busy, problem: list.problem})
     table.hidden = order.length === 0
     empty.hidden = order.length > 0 || Boolean(list.refused)
     drawEmpty(list.searching)
@@ -316,9 +368,14 @@ export function render({model, view}) {
     filterBar.hidden = search.hidden = second.hidden = none
     more.hidden = order.length >= list.matching
     setText(more, `Show more (${order.length} of ${list.matching})`)
+  }, described: ({problem}) => {
+    if (!unfolded || !editing) return
+    if (problem) return noting.answered(problem)
+    editing = false
+    unfolded.note ? describe(false) : unfold(unfolded.id)
   }})
   table.hidden = true
   return el("section", {class: "surface", "aria-label": "Trainings"},
     el("div", {class: "top"}, el("h1", {}, "Trainings"), filterBar, search), second,
-    notice, refused, outcome, el("div", {class: "sticky"}, bar, asking), bones, table, empty, more)
+    notice, refused, el("div", {class: "sticky"}, bar, asking), bones, table, empty, more)
 }

@@ -287,7 +287,7 @@ class ActivitySection(FoldedSection):
         self._limit = DEEDS
 
     def _concerns(self, recorded: Recorded) -> bool:
-        return recorded.stream == f"control-{self._id}"
+        return activity.concerns(recorded)
 
     async def _ask(self) -> None:
         limit = self._limit

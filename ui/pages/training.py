@@ -16,7 +16,7 @@ from ..feed import Cursor
 from ..gateway import ApiAway, ApiError, ApiRefused, Training
 from ..session import Refresh, Session
 from ..state.checkpoints import what_deleting_removes, what_was_deleted
-from ..state.trainings import LiveTraining, card, retry_name
+from ..state.trainings import LiveTraining, card, retry_name, tab_title
 from .evaluation import EvaluationSection
 from .log import LogSection
 from .metrics import MetricsSection
@@ -147,7 +147,6 @@ class TrainingPage:
             if training.status != before.training.status:
                 self._refusal = self._deleting = ""
             before.load(training, position)
-        self._session.name(training.name or training.id)
         self._metrics.training = training
         self._evaluation.show(training)
         for section in self._folded:
@@ -169,6 +168,8 @@ class TrainingPage:
             shown |= {"refusal": self._refusal, "deleting": self._deleting}
             if self._sending:
                 shown["actions"] = [{**button, "enabled": False} for button in shown["actions"]]
+            if not self._over:
+                self._session.name(tab_title(self._live.training))
         self._card.present(shown)
 
     def _act(self, kind: str, message: dict[str, Any]) -> None:
@@ -177,6 +178,8 @@ class TrainingPage:
                 self._begin(self._do(str(message.get("action", ""))))
             case "rename":
                 self._session.spawn(self._rename(str(message.get("name", ""))))
+            case "describe" if isinstance(message.get("note"), str):
+                self._session.spawn(self._describe(message["note"]))
             case "delete":
                 self._begin(self._delete())
             case "keep":
@@ -245,6 +248,19 @@ class TrainingPage:
 
     def _renamed(self, problem: str) -> None:
         self._card.renamed(problem)
+        if not self._over:
+            self._refresh.want(now=True)
+
+    async def _describe(self, note: str) -> None:
+        problem = ""
+        try:
+            await self._session.gateway.edit_training(self._id, note=note)
+        except ApiError as error:
+            problem = f"The note was not changed: {error}"
+        self._session.change(lambda: self._described(problem))
+
+    def _described(self, problem: str) -> None:
+        self._card.described(problem)
         if not self._over:
             self._refresh.want(now=True)
 

@@ -46,7 +46,9 @@ class TrainingsPage:
         self._selected: set[str] = set()
         self._plan: Plan | None = None
         self._busy = False
-        self._outcome: dict[str, str] | None = None
+        self._problem = ""
+        self._unfolded = ""
+        self._over = False
         self._list = TrainingList(sizing_mode="stretch_width")
         self._list.on_action(self._act)
 
@@ -65,6 +67,7 @@ class TrainingsPage:
             self._refresh.want()
 
     def close(self) -> None:
+        self._over = True
         self._refresh.stop()
 
     async def _ask(self) -> None:
@@ -124,9 +127,12 @@ class TrainingsPage:
             shown |= {
                 "refused": self._refused,
                 "asking": training_list.question(self._plan) if self._plan is not None else None,
+                "problem": self._problem,
                 "busy": self._busy,
-                "outcome": self._outcome,
+                "unfolded": training_list.unfolded(self._answer.data, self._unfolded),
             }
+            if not self._over:
+                self._session.name(training_list.tab_title(self._answer.counts))
         self._list.present(shown)
 
     def _act(self, kind: str, message: dict[str, Any]) -> None:
@@ -157,16 +163,19 @@ class TrainingsPage:
                 self._select(message.get("ids"), on=message.get("on") is True)
             case "bulk":
                 self._plan = training_list.plan(said.get("action", ""), self._chosen())
-                self._outcome = None
+                self._problem = ""
                 self._show()
             case "keep":
                 self._plan = None
                 self._show()
             case "do" if self._plan is not None and not self._busy:
                 self._begin(self._plan, said.get("tag", "").strip(), remove=message.get("remove") is True)
-            case "dismiss":
-                self._outcome = None
+            case "unfold":
+                self._unfolded = said.get("id", "")
                 self._show()
+            case "describe":
+                changes = {name: said[name] for name in ("name", "note") if name in said}
+                self._session.spawn(self._describe(said.get("id", ""), changes))
             case "retry":
                 self._refresh.want(now=True)
 
@@ -185,7 +194,7 @@ class TrainingsPage:
         wanted = {id for id in ids if isinstance(id, str)} if isinstance(ids, list) else set[str]()
         shown = {training.id for training in self._answer.data} if self._answer is not None else set[str]()
         self._selected = self._selected | (wanted & shown) if on else self._selected - wanted
-        self._plan = self._outcome = None
+        self._plan = None
         self._show()
 
     def _chosen(self) -> list[Training]:
@@ -194,7 +203,7 @@ class TrainingsPage:
 
     def _begin(self, planned: Plan, tag: str, *, remove: bool) -> None:
         if planned.action == "tag" and not 0 < len(tag) <= _LONGEST_TAG:
-            self._outcome = {"tone": "warn", "text": f"A tag has 1 to {_LONGEST_TAG} characters."}
+            self._problem = f"A tag has 1 to {_LONGEST_TAG} characters."
             self._show()
             return
         self._busy = True
@@ -232,9 +241,24 @@ class TrainingsPage:
     def _did(self, action: str, done: Sequence[str], refused: Sequence[tuple[str, str]]) -> None:
         self._busy = False
         self._plan = None
-        self._outcome = training_list.outcome(action, done, refused)
-        self._refresh.want(now=True)
-        self._show()
+        # Not on this page: it may have been left meanwhile.
+        self._session.toasts.say(training_list.outcome(action, done, refused))
+        if not self._over:
+            self._refresh.want(now=True)
+            self._show()
+
+    async def _describe(self, id: str, changes: dict[str, str]) -> None:
+        problem = ""
+        try:
+            await self._session.gateway.edit_training(id, **changes)
+        except ApiError as error:
+            problem = f"Nothing was changed: {error}"
+        self._session.change(lambda: self._described(problem))
+
+    def _described(self, problem: str) -> None:
+        self._list.described(problem)
+        if not self._over:
+            self._refresh.want(now=True)
 
 
 def _condition(said: dict[str, str]) -> str:

@@ -127,14 +127,19 @@ def worth(evaluations: Sequence[Evaluation], labels: Sequence[str]) -> Worth | N
         step=max(one.step for one in found),
         fvu=_mean([one.fvu for one in found]),
         recovered=_mean([one.loss_recovered for one in found]),
-        verdict=None
-        if worst is None
-        else {
-            "label": worst,
-            "tone": TONES[worst],
-            "title": "\n".join(said) or "Nothing in the newest evaluation calls for a look.",
-        },
+        verdict=verdict(worst, said),
     )
+
+
+def verdict(given: str | None, reasons: Sequence[str]) -> dict[str, str] | None:
+    """A verdict (good, watch or bad) with its tone and every reason for it; None where there is none."""
+    if given is None:
+        return None
+    return {
+        "label": given,
+        "tone": TONES.get(given, "quiet"),
+        "title": "\n".join(reasons) or "Nothing in the newest evaluation calls for a look.",
+    }
 
 
 def panels(training: Training, evaluations: Sequence[Evaluation], labels: Sequence[str], wanted: float | None) -> Any:

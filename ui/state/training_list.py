@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from .. import text
 from ..gateway import Training
+from . import markdown
 from .comparison import MOST
 from .config_fields import FIELDS, label, words
+from .news import Toast, toast
 from .trainings import LABELS, actions, list_row
 
 FILTERS: dict[str, tuple[str, ...]] = {
@@ -61,7 +63,7 @@ class ListView(msgspec.Struct, frozen=True, kw_only=True):
             status=status if status in FILTERS else "",
             q=route.get("q", ""),
             where=_parts(route.get("where", ""), ";"),
-            tags=_parts(route.get("tags", ""), ","),
+            tags=tuple(map(unquote, _parts(route.get("tags", ""), ","))),
             group=group if group in groups() else "",
             sort=sort if sort.removeprefix("-") in SORTS else _NEWEST,
         )
@@ -72,7 +74,8 @@ class ListView(msgspec.Struct, frozen=True, kw_only=True):
             "status": self.status,
             "q": self.q,
             "where": ";".join(self.where),
-            "tags": ",".join(self.tags),
+            # What stands between tags may stand in them too.
+            "tags": ",".join(quote(tag, safe=" :/#()<>") for tag in self.tags),
             "group": self.group,
             "sort": "" if self.sort == _NEWEST else self.sort,
         }
@@ -250,10 +253,22 @@ def number_of(trainings: int) -> str:
     return f"{text.count(trainings)} training{'' if trainings == 1 else 's'}"
 
 
-def outcome(action: str, done: Sequence[str], refused: Sequence[tuple[str, str]]) -> dict[str, str]:
+def tab_title(counts: dict[str, int]) -> str:
+    """What the list's tab is called: how many of what it finds are running."""
+    running = sum(counts.get(status, 0) for status in FILTERS["running"])
+    return f"{text.count(running)} running" if running else "Trainings"
+
+
+def unfolded(trainings: Sequence[Training], id: str) -> dict[str, Any] | None:
+    """Name and note of the training that is looked at below its row; None where it is not shown."""
+    found = next((one for one in trainings if one.id == id), None)
+    if found is None:
+        return None
+    return {"id": id, "name": found.name or id, "note": found.note, "tree": markdown.tree(found.note)}
+
+
+def outcome(action: str, done: Sequence[str], refused: Sequence[tuple[str, str]]) -> Toast:
     """What became of an action: how many it was done to, and every one that was refused, with the reason."""
-    said = f"{number_of(len(done))} {_DONE[action]}." if done else ""
+    said = f"{number_of(len(done))} {_DONE[action]}." if done else "Nothing was done."
     reasons = " ".join(f"{name}: {why}" for name, why in refused)
-    if refused:
-        said = f"{said} Refused: {reasons}".strip()
-    return {"tone": "warn" if refused else "plain", "text": said}
+    return toast("warn", said, f"Refused: {reasons}") if refused else toast("plain", said)

@@ -19,7 +19,8 @@ from events.training import Sae, StepTrained, TrainingConfig, sae_name
 
 from .. import text
 from ..gateway import Training
-from .evaluations import Worth
+from . import markdown
+from .evaluations import Worth, verdict
 
 ARCHITECTURES = {
     "standard": "Standard",
@@ -67,6 +68,9 @@ _RETRIABLE = ("stopped", "failed", "interrupted", "completed")
 _DELETABLE = ("queued", "paused", "stopped", "failed", "interrupted", "completed")
 _STOPPABLE = ("queued", "starting", "running", "pausing", "resuming", "paused")
 
+
+_TITLED = ("completed", "failed", "interrupted")
+"""How a training ended without anybody having asked for it: worth to be seen from another tab."""
 
 _NAME_LENGTH = 255
 """The longest name that the API takes."""
@@ -184,6 +188,15 @@ def standing(training: Training, now: float) -> str:
             return training.reason or ""
 
 
+def tab_title(training: Training) -> str:
+    """What a training's tab is called: how far it is, or how it ended, and its name."""
+    name = training.name or training.id
+    done = fraction_done(training)
+    if training.status in PROCESS_EXPECTED and done is not None:
+        return f"{text.progress(done)} · {name}"
+    return f"{LABELS[training.status]} · {name}" if training.status in _TITLED else name
+
+
 def list_row(training: Training, now: float | None = None) -> dict[str, Any]:
     """A line of the list, everything in it ready to be shown."""
     now = time.time() if now is None else now
@@ -211,6 +224,8 @@ def list_row(training: Training, now: float | None = None) -> dict[str, Any]:
         "standing": (training.reason if training.status == "running" else None) or standing(training, now),
         "created_at": training.created_at,
         "tags": list(training.tags),
+        "note": markdown.excerpt(training.note) if training.note else "",
+        "verdict": verdict(training.verdict, training.reasons),
     }
 
 
@@ -372,6 +387,9 @@ def card(training: Training, now: float | None = None, worth: Worth | None = Non
         "actions": actions(training),
         "links": links(training),
         "alert": alert(training),
+        "standing": standing(training, time.time() if now is None else now),
+        "note": training.note,
+        "note_tree": markdown.tree(training.note),
     }
 
 

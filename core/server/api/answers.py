@@ -128,6 +128,12 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
+class AllActivity(Activity, frozen=True, kw_only=True):
+    """Who did what, the newest first; `actors` are all who ever did something, all trainers as one."""
+
+    actors: list[str]
+
+
 class Template(TemplateRow, frozen=True, kw_only=True):
     """A template; `position` is that of the event which last changed it, `version` what a change of it expects."""
 

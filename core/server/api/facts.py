@@ -105,6 +105,16 @@ class ActivityQuery(msgspec.Struct, frozen=True, kw_only=True):
     before: Annotated[int, Meta(ge=0, description="Only what lies before this position.")] | None = None
 
 
+class AllActivityQuery(ActivityQuery, frozen=True, kw_only=True):
+    """Which part of everything that was done."""
+
+    actor: Annotated[str | None, Meta(description="Only what user:ada did, or any user, token or trainer.")] = None
+    kind: Annotated[
+        Literal["training", "template", "catalogue", "server"] | None,
+        Meta(description="Only what is about one of these."),
+    ] = None
+
+
 async def get_metrics(call: Call) -> Response:
     """The metrics of a training's steps, less what a resume has preempted.
 
@@ -256,11 +266,16 @@ async def list_evaluations(call: Call) -> answers.Evaluations:
     return answers.Evaluations(data=rows, position=position)
 
 
-async def list_everything_done(call: Call) -> answers.Activity:
+async def list_everything_done(call: Call) -> answers.AllActivity:
     """Who did what: with trainings, templates, the catalogue and the server, the newest first."""
-    query = call.query(ActivityQuery)
-    rows, position = await call.studio.snapshot(lambda con: activity.list_(con, limit=query.limit, before=query.before))
-    return answers.Activity(data=rows, position=position)
+    query = call.query(AllActivityQuery)
+
+    def read(con: Any) -> tuple[list[activity.ActivityRow], list[str]]:
+        rows = activity.list_(con, actor=query.actor, kind=query.kind, limit=query.limit, before=query.before)
+        return rows, activity.actors(con)
+
+    (rows, actors), position = await call.studio.snapshot(read)
+    return answers.AllActivity(data=rows, actors=actors, position=position)
 
 
 async def list_activity(call: Call) -> answers.Activity:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import msgspec
+from msgspec import inspect
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -111,8 +112,12 @@ def _key(request: Request) -> str | None:
 
 
 def _query(request: Request, kind: type[msgspec.Struct]) -> msgspec.Struct:
-    raw: dict[str, str] = {}
+    lists = {field.encode_name for field in msgspec.structs.fields(kind) if _is_list(inspect.type_info(field.type))}
+    raw: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
+        if name in lists:
+            raw.setdefault(name, []).append(value)
+            continue
         if name in raw:
             raise problems.invalid([problems.Problem(name, f"{name} is given twice.")], 400)
         raw[name] = value
@@ -120,6 +125,11 @@ def _query(request: Request, kind: type[msgspec.Struct]) -> msgspec.Struct:
     if found:
         raise problems.invalid(found, 400)
     return cast(msgspec.Struct, kind(**values))
+
+
+def _is_list(kind: inspect.Type) -> bool:
+    """Whether a parameter of this type may be given several times."""
+    return isinstance(kind.type if isinstance(kind, inspect.Metadata) else kind, inspect.VarTupleType)
 
 
 async def _json(request: Request) -> dict[str, Any]:

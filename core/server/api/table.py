@@ -155,7 +155,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation("POST", "templates/{id}/duplicate", templates.duplicate_template, a.Created, 201, refusals=(404, 409)),
     Operation("GET", "templates/{id}/history", templates.list_template_history, a.TemplateHistory, refusals=(404,)),
-    Operation("GET", "activity", facts.list_everything_done, a.Activity, query=facts.ActivityQuery),
+    Operation("GET", "activity", facts.list_everything_done, a.AllActivity, query=facts.AllActivityQuery),
     Operation("GET", "models", catalogue.list_models, a.Models),
     Operation("POST", "models", catalogue.register_model, a.Created, 201, body=RegisterModel, refusals=(413, 415, 422)),
     Operation(

@@ -23,7 +23,7 @@ from events.control import (
 from events.event import Event, now_us
 from events.ids import new_id
 from events.streams import CONTROL, NO_STREAM, Append
-from projections import templates, trainings
+from projections import filters, templates, trainings
 from projections.trainings import TrainingRow
 
 from .. import problems
@@ -48,7 +48,11 @@ class TrainingsQuery(msgspec.Struct, frozen=True, kw_only=True):
             " >= and ~ (contains); of a list, = asks whether it holds a value; none stands for what is not set."
         ),
     ] = None
-    tags: Annotated[str | None, Meta(description="Trainings that have all these, with commas between.")] = None
+    tag: Annotated[
+        tuple[str, ...],
+        Meta(description="Trainings that have this tag, as it stands; given several times, those that have them all."),
+    ] = ()
+    tags: Annotated[str | None, Meta(description="The same, with commas between: for tags that hold none.")] = None
     group: Annotated[
         str | None, Meta(description="status, tag (the first one) or a field: what is the same in it stands together.")
     ] = None
@@ -124,8 +128,8 @@ async def check_training(call: Call) -> answers.Checked:
 async def list_trainings(call: Call) -> answers.Trainings:
     """List trainings.
 
-    `counts` says how many there are of each status in all that `q`, `where` and `tags` find; `tags`, how many of all
-    trainings have which tag.
+    `counts` says how many there are of each status in all that `q`, `where`, `tag` and `tags` find; `tags`, how many of
+    all trainings have which tag.
     """
     query = call.query(TrainingsQuery)
 
@@ -135,7 +139,7 @@ async def list_trainings(call: Call) -> answers.Trainings:
             status=query.status,
             q=query.q,
             conditions=query.where,
-            tags=query.tags,
+            tags=(*query.tag, *filters.tags(query.tags)),
             group=query.group,
             sort=query.sort,
             limit=query.limit,

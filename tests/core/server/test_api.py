@@ -83,6 +83,8 @@ UNANSWERABLE = {
     "trainings/ID/logs?level=loud": "level",
     "trainings/ID/logs?before=": "before",
     "trainings/ID/activity?before=x": "before",
+    "activity?kind=weather": "kind",
+    "trainings?tags=a&tags=b": "tags",
 }
 
 

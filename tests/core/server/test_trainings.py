@@ -249,6 +249,9 @@ async def test_trainings_are_found_by_configuration_and_tag_with_true_counts(cli
     assert [one["id"] for one in found["data"]] == [first]
     assert sum(found["counts"].values()) == 1
     assert found["tags"] == {"kept": 1, "wide": 1}
-    assert [one["id"] for one in (await client.get("trainings", tags="wide"))["data"]] == [first]
+    assert [one["id"] for one in (await client.get("trainings", tags="wide,kept"))["data"]] == [first]
+    await client.http.patch(f"/api/v1/trainings/{second}", json={"tags": ["wide, kept", "old"]})
+    for tags, ids in (["wide, kept"], [second]), (["wide"], [first]), (["old", "wide, kept"], [second]):
+        assert [one["id"] for one in (await client.get("trainings", tag=tags))["data"]] == ids
     grouped = await client.get("trainings", group="k", sort="created")
     assert [one["id"] for one in grouped["data"]] == [first, second]

@@ -1,0 +1,168 @@
+"""What somebody does and what happens reaches every page that is open, in a real browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from harness import Dashboard, Tab, wait_until
+from playwright.sync_api import expect
+from scripted_studio import Studio
+
+from events.control import PauseRequested, TrainingInterrupted
+from events.training import TrainingCompleted, TrainingFailed
+
+pytestmark = pytest.mark.browser
+
+TabAt = Callable[..., Tab]
+
+LONG_WAITS = """
+    window.waiting = []
+    const wait = setTimeout
+    window.setTimeout = (each, ms, ...rest) => ms >= 8000 ? -waiting.push(each) : wait(each, ms, ...rest)
+"""
+"""Whatever waits for long waits for the test: a busy machine's clock must take nothing away before it is looked at."""
+
+NOTE = """## Why
+
+*wide* and **deep**, see [the other](?training=news0000000002) and [that](javascript:alert(1))
+
+<img src=x onerror=alert(2)>
+"""
+
+
+def test_name_and_note_are_changed_in_the_list_and_on_the_page_and_seen_in_every_browser(
+    dashboard: Dashboard, studio: Studio, tab_at: TabAt
+) -> None:
+    studio.trainings.clear()
+    one = studio.create("news0000000001", name="first")
+    studio.set(one, verdict="watch", reasons=["L1.resid_post: dense latents"], tags=["a, b"])
+    studio.create("news0000000002", name="second")
+    listed, page = tab_at(dashboard.url), tab_at(f"{dashboard.url}?training={one}")
+    for tab in (listed, page):
+        tab.page.on("dialog", lambda dialog: listed.wrong.append("a script ran"))
+    row = listed.page.get_by_role("row").filter(
+        has=listed.page.get_by_role("checkbox", name=re.compile("^Select (first|renamed)$"))
+    )
+    expect(row.locator(".verdict")).to_have_attribute("title", "L1.resid_post: dense latents")
+    row.get_by_role("button", name="Rename or note first").press("Enter")
+    form = listed.page.locator("form.describe")
+    expect(form.get_by_role("textbox", name="Name")).to_be_focused()
+    form.get_by_role("textbox", name="Name").fill("renamed")
+    form.get_by_role("textbox", name="Note").fill(NOTE)
+    studio.refuse = "The disk is full."
+    listed.page.keyboard.press("Control+Enter")
+    expect(form.get_by_role("alert")).to_contain_text("The disk is full.")
+    expect(form.get_by_role("textbox", name="Note")).to_have_value(NOTE)
+    listed.page.keyboard.press("Control+Enter")
+    expect(form).to_be_hidden()
+    row.get_by_role("button", name="Why wide and deep, see the other").click()
+    for tab in (listed, page):
+        note = tab.page.get_by_role("group", name="Note")
+        expect(note.locator("strong")).to_have_text("deep")
+        expect(note.get_by_role("link")).to_have_text(["the other"])
+        expect(note).to_contain_text("<img src=x onerror=alert(2)>")
+        expect(note.locator("img")).to_have_count(0)
+    expect(page.page.get_by_role("heading", name="renamed")).to_be_visible()
+    page.page.get_by_role("button", name="Edit note").click()
+    page.page.get_by_role("textbox", name="Note").fill("short")
+    page.page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.page.get_by_role("group", name="Note")).to_have_text("short")
+    expect(listed.page.get_by_role("group", name="Note")).to_have_text("short")
+    listed.page.get_by_role("group", name="Tags").get_by_role("button", name="a, b 1").click()
+    expect(listed.page).to_have_url(re.compile(r"\?tags=a%252C\+b$"))
+    wait_until(lambda: listed.page.locator(".c-name a").all_inner_texts() == ["renamed"], "the one with the tag")
+    listed.page.reload()
+    wait_until(lambda: listed.page.locator(".c-name a").all_inner_texts() == ["renamed"], "the same after a reload")
+
+
+def test_an_end_is_told_once_on_whatever_page_and_tabs_say_how_far_a_training_is(
+    dashboard: Dashboard, studio: Studio, tab_at: TabAt
+) -> None:
+    studio.trainings.clear()
+    found = [studio.create(f"toast000000000{number}", name=f"run {number}") for number in range(6)]
+    before = studio.create("toast0000before", name="before")
+    studio.emit(before, TrainingCompleted(step=2_000))
+    for one in found[:2]:
+        studio.start(one)
+    studio.train(found[0], 1, 840)
+    listed, page = tab_at(dashboard.url), tab_at(f"{dashboard.url}?training={found[0]}")
+    expect(listed.page).to_have_title("2 running · SAE Studio")
+    expect(page.page).to_have_title("42 % · run 0 · SAE Studio")
+    for tab in (listed, page):
+        tab.idle()
+        tab.page.evaluate(LONG_WAITS)
+    toasts = [tab.page.get_by_role("log", name="News").get_by_role("listitem") for tab in (listed, page)]
+    studio.set(found[0], status="completed")
+    studio.emit(found[0], TrainingCompleted(step=2_000))
+    for told in toasts:
+        expect(told).to_have_count(1)
+        expect(told).to_contain_text("run 0 is completed")
+    expect(listed.page).to_have_title("1 running · SAE Studio")
+    expect(page.page).to_have_title("Completed · run 0 · SAE Studio")
+    studio.set(found[1], status="failed")
+    studio.emit(found[1], TrainingFailed(error="<b>No memory.</b>"))
+    expect(toasts[0].last).to_contain_text("run 1 has failed<b>No memory.</b>")
+    toasts[0].last.get_by_role("link", name="Open").click()
+    expect(listed.page).to_have_url(re.compile(f"training={found[1]}$"))
+    expect(listed.page.get_by_role("heading", name="run 1")).to_be_visible()
+    # They do not pile up, and what was told is not told again on the next page.
+    for one in found[2:]:
+        studio.emit(one, TrainingInterrupted(reason="Its process is gone."), stream="control")
+    expect(toasts[0]).to_have_count(4)
+    expect(toasts[0].last).to_contain_text("run 5 was interrupted")
+    toasts[0].last.get_by_role("button", name="Dismiss").click()
+    expect(toasts[0]).to_have_count(3)
+    assert not toasts[0].filter(has_text="before").count()
+    # In the end each goes by itself.
+    listed.page.evaluate("waiting.forEach(each => each())")
+    expect(toasts[0]).to_have_count(0)
+
+
+def test_a_bulk_actions_outcome_is_told_where_one_has_gone_meanwhile(
+    dashboard: Dashboard, studio: Studio, tab_at: TabAt
+) -> None:
+    studio.trainings.clear()
+    for number in range(2):
+        studio.set(studio.create(f"bulk0000000000{number}", name=f"run {number}"), status="completed")
+    tab = tab_at(dashboard.url)
+    tab.page.get_by_role("checkbox", name="Select all 2").check()
+    tab.page.get_by_role("button", name="Delete…").click()
+    studio.hold()
+    tab.page.get_by_role("button", name="Delete for good").click()
+    tab.page.get_by_role("link", name="Activity", exact=True).click()
+    expect(tab.page.get_by_role("heading", name="Activity")).to_be_visible()
+    studio.let_go()
+    expect(tab.page.get_by_role("log", name="News")).to_contain_text("2 trainings deleted.")
+
+
+def test_activity_tells_of_everything_newest_first_live_by_whom_and_as_far_back_as_it_goes(
+    dashboard: Dashboard, studio: Studio, tab_at: TabAt
+) -> None:
+    one = studio.create("done0000000001", name="<b>one</b>")
+    for number in range(120):
+        studio.emit(one, PauseRequested(), stream="control", actor="user:ada" if number % 2 else "token:ci")
+    tab = tab_at(f"{dashboard.url}?page=activity")
+    rows = tab.page.locator(".deeds li")
+    expect(rows.first).to_have_text(re.compile(r"Paused<b>one</b>by ada$"))
+    tab.page.get_by_text("This is where the log begins.").wait_for(state="hidden")
+
+    def at_the_beginning() -> bool:
+        tab.page.evaluate(
+            "() => { const box = Bokeh.index.roots.map(root => root.shadow_el?.querySelector('.main-content'))"
+            ".find(Boolean); box.scrollTop = box.scrollHeight }"
+        )
+        return tab.page.get_by_text("This is where the log begins.").is_visible()
+
+    wait_until(at_the_beginning, "the beginning of the log", 60)
+    expect(rows).to_have_count(len(studio.deeds(lambda raw: True)))
+    expect(rows.last).to_contain_text("Created")
+    tab.page.get_by_role("combobox", name="By").select_option("user:ada")
+    expect(tab.page).to_have_url(re.compile(r"actor=user%3Aada$"))
+    expect(rows.nth(49)).to_be_attached()
+    expect(rows.filter(has_text="by token:ci")).to_have_count(0)
+    studio.emit(one, TrainingInterrupted(reason="gone"), stream="control", actor="user:ada")
+    expect(rows.first).to_contain_text("Found interrupted: gone")
+    rows.first.get_by_role("link", name="<b>one</b>").click()
+    expect(tab.page.get_by_role("heading", name="<b>one</b>")).to_be_visible()
