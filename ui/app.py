@@ -25,6 +25,7 @@ from . import theme
 from .downloads import ExportHandler
 from .feed import Feed
 from .gateway import Gateway
+from .pages.catalogue import CataloguePage
 from .pages.compare import ComparePage
 from .pages.new_training import NewTrainingPage
 from .pages.sql import SqlPage
@@ -46,6 +47,8 @@ def find_page(session: Session, route: Route) -> View:
     match route.get("page"):
         case "new":
             return NewTrainingPage(session, route)
+        case "catalogue":
+            return CataloguePage(session, route)
         case "compare":
             return ComparePage(session, route)
         case "templates":

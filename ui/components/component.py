@@ -14,14 +14,14 @@ from .. import ordered
 _FOLDER = Path(__file__).parent
 
 
-def script(name: str) -> str:
+def script(*names: str) -> str:
     """A component's JavaScript, after what all of them share."""
-    return (_FOLDER / "dom.js").read_text("utf-8") + (_FOLDER / name).read_text("utf-8")
+    return "".join((_FOLDER / name).read_text("utf-8") for name in ("dom.js", *names))
 
 
-def style(name: str) -> list[str]:
+def style(*names: str) -> list[str]:
     """A component's style sheets: what all of them share, then its own."""
-    return [(_FOLDER / "studio.css").read_text("utf-8"), (_FOLDER / name).read_text("utf-8")]
+    return [(_FOLDER / name).read_text("utf-8") for name in ("studio.css", *names)]
 
 
 class Component(JSComponent):

@@ -20,14 +20,8 @@ export function render({model, view}) {
     }, label, el("b", {}, String(count)))))
   })
 
-  let typing = null
-  const search = el("input", {
-    type: "search", placeholder: "Search name, model, tag, note", "aria-label": "Search trainings", maxlength: 200,
-    oninput: () => {
-      clearTimeout(typing)
-      typing = setTimeout(() => act({type: "search", q: search.value}), 250)
-    },
-  })
+  const {box: search, show: showSearch} = searchBox(view, "Search trainings", "Search name, model, tag, note",
+    (q) => act({type: "search", q}))
 
   const field = el("select", {"aria-label": "Field"})
   const sign = el("select", {"aria-label": "Comparison"})
@@ -112,8 +106,7 @@ export function render({model, view}) {
       el("button", {type: "button", class: "small", disabled: busy, onclick: () => act({type: "keep"})}, "Cancel"))].filter(Boolean))
     if (!busy) (doing ? tag : confirm).focus()
   })
-  const outcome = el("div", {class: "notice plain", role: "status", hidden: true}, el("span"),
-    el("button", {type: "button", class: "text", onclick: () => act({type: "dismiss"})}, "Close"))
+  const outcome = notice("plain", el("button", {type: "button", class: "text", onclick: () => act({type: "dismiss"})}, "Close"))
 
   // The rows
 
@@ -195,7 +188,7 @@ export function render({model, view}) {
   }
 
   // A row, and before the first of a group the group's name.
-  function place(grouped) {
+  function placeRows(grouped) {
     const wanted = []
     const seen = new Set()
     let group = null
@@ -211,21 +204,9 @@ export function render({model, view}) {
       }
       wanted.push(rows.get(id).row)
     }
-    wanted.forEach((node, index) => {
-      if (body.children[index] !== node) body.insertBefore(node, body.children[index] ?? null)
-    })
-    for (const [id, {row}] of rows) {
-      if (!order.includes(id)) {
-        row.remove()
-        rows.delete(id)
-      }
-    }
-    for (const [name, node] of headings) {
-      if (!seen.has(name)) {
-        node.remove()
-        headings.delete(name)
-      }
-    }
+    place(body, wanted)
+    for (const id of rows.keys()) if (!order.includes(id)) rows.delete(id)
+    for (const name of headings.keys()) if (!seen.has(name)) headings.delete(name)
   }
 
   const empty = el("div", {class: "empty", hidden: true})
@@ -248,11 +229,9 @@ export function render({model, view}) {
     }
   })
 
-  const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
-    el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
-  const refused = el("div", {class: "notice warn", role: "alert", hidden: true}, el("span"),
-    el("button", {type: "button", onclick: () => act({type: "clear"})}, "Show all trainings"))
-  const bones = el("div", {class: "bones", "aria-hidden": "true"}, ...Array.from({length: 5}, () => el("div", {class: "bone"})))
+  const failed = notice("bad", el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
+  const refused = notice("warn", el("button", {type: "button", onclick: () => act({type: "clear"})}, "Show all trainings"))
+  const wait = bones(5)
   const more = el("button", {type: "button", class: "more", hidden: true, onclick: () => act({type: "more"})}, "Show more")
   // Who scrolls to the end wants to see more: it is asked for once for every end that there is.
   let asked = 0
@@ -266,26 +245,24 @@ export function render({model, view}) {
   view.studio_more.observe(more)
 
   listen(model, view, {show: ({view: list}) => {
-    notice.hidden = !list.failed
-    if (list.failed) setText(notice.firstChild, list.failed)
-    bones.hidden = !list.loading
+    failed.show(list.failed)
+    wait.hidden = !list.loading
     if (list.loading || !list.order) return
     drawFilters({filters: list.filters, status: list.status})
-    if (view.shadow_el.activeElement !== search && search.value !== list.q) search.value = list.q
+    showSearch(list.q)
     drawFields({fields: list.fields, signs: list.signs})
     drawConditions(list.where)
     drawTags(list.tags)
     drawGroups(list.groups)
     group.value = list.group
-    refused.hidden = !list.refused
-    setText(refused.firstChild, list.refused ?? "")
+    refused.show(list.refused)
     order = list.order
     if (order.length < asked) asked = 0
     for (const value of list.rows) {
       if (!rows.has(value.id)) rows.set(value.id, makeRow(value.id))
       rows.get(value.id).update(value)
     }
-    place(Boolean(list.group))
+    placeRows(Boolean(list.group))
     sorted = list.sort
     for (const cell of heads) {
       const button = cell.querySelector("[data-sort]")
@@ -304,11 +281,8 @@ export function render({model, view}) {
     }
     asking.hidden = !list.asking
     drawAsking({question: list.asking, busy: list.busy})
-    outcome.hidden = !list.outcome
-    if (list.outcome) {
-      setText(outcome.firstChild, list.outcome.text)
-      setClass(outcome, `notice ${list.outcome.tone}`)
-    }
+    outcome.show(list.outcome?.text)
+    if (list.outcome) setClass(outcome.box, `notice ${list.outcome.tone}`)
     table.hidden = order.length === 0
     empty.hidden = order.length > 0 || Boolean(list.refused)
     drawEmpty(list.searching)
@@ -320,5 +294,5 @@ export function render({model, view}) {
   table.hidden = true
   return el("section", {class: "surface", "aria-label": "Trainings"},
     el("div", {class: "top"}, el("h1", {}, "Trainings"), filterBar, search), second,
-    notice, refused, outcome, el("div", {class: "sticky"}, bar, asking), bones, table, empty, more)
+    failed.box, refused.box, outcome.box, el("div", {class: "sticky"}, bar, asking), wait, table, empty, more)
 }
