@@ -30,7 +30,7 @@ class GoingOn:
     """An inspection that has no answer yet. `doing` is what its child process said last."""
 
     def __init__(self, kind: Kind, source: str) -> None:
-        self.kind = kind
+        self.kind: Kind = kind
         self.source = source
         self.doing = "waiting for other inspections"
         self._began = time.monotonic()

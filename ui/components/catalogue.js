@@ -40,7 +40,7 @@ function section(act, kind, {list, title, register, none}) {
       : [el("span", {class: "quiet"}, "Not used yet")])))
     const use = el("a", {class: "button", "aria-label": `Use ${id} in a new training`}, "Use")
     const root = el("li", {class: "row"},
-      el("div", {class: "what"}, el("div", {class: "title"}, name, heading, tag), facts, source, uses, stand),
+      el("div", {class: "what"}, el("div", {class: "title"}, name, heading, tag), facts, source, el("div", {class: "last"}, uses, stand)),
       el("div", {class: "buttons"}, use, el("button", {type: "button", "aria-label": `Check ${id} again`,
         onclick: () => act({type: "again", kind, id})}, "Check again")))
     return {root, update(entry) {
@@ -73,7 +73,7 @@ function section(act, kind, {list, title, register, none}) {
 
 function registerDialog(act) {
   const title = el("h2", {})
-  const main = el("div", {class: "field"})
+  const main = el("div", {class: "grid"})
   const others = el("div", {class: "grid"})
   const more = el("details", {}, el("summary", {}, "More"), others)
   const problem = notice("bad")
@@ -96,7 +96,7 @@ function registerDialog(act) {
         // What was found is not what stands there any more.
         if (shown.found || shown.doing || shown.problem || Object.keys(shown.problems).length) act({type: "changed"})
       }})
-    return {name, box, wrong, nodes: [el("label", {for: id}, label), box, wrong, hint]}
+    return {name, box, wrong, root: el("div", {class: "field"}, el("label", {for: id}, label), box, wrong, hint)}
   }
 
   return modal("Register", () => act({type: "register_cancel"}), el("form", {method: "dialog", onsubmit: (event) => {
@@ -108,10 +108,10 @@ function registerDialog(act) {
     el("button", {type: "button", onclick: () => act({type: "register_cancel"})}, "Cancel"), check, confirm)), {
     fill(next) {
       fields = next.fields.map(makeField)
-      main.replaceChildren(...fields[0].nodes)
-      others.replaceChildren(...fields.slice(1).map(({nodes}) => el("div", {class: "field"}, ...nodes)))
+      main.replaceChildren(...fields.slice(0, 2).map(({root}) => root))
+      others.replaceChildren(...fields.slice(2).map(({root}) => root))
       for (const {name, box} of fields) box.value = next.given[name] ?? ""
-      more.open = fields.slice(1).some(({box}) => box.value)
+      more.open = false
     },
     update(next) {
       const before = shown
@@ -121,7 +121,7 @@ function registerDialog(act) {
         setText(wrong, next.problems[name] ?? "")
         box.setAttribute("aria-invalid", String(Boolean(next.problems[name])))
       }
-      if (fields.slice(1).some(({name}) => next.problems[name])) more.open = true
+      if (fields.slice(2).some(({name}) => next.problems[name])) more.open = true
       problem.show(next.problem)
       doing.hidden = !next.doing
       setText(doing, next.doing)

@@ -81,7 +81,7 @@ function chooser(label, change) {
 // A box that says something and is away while there is nothing to say.
 function notice(kind, ...buttons) {
   const text = el("span")
-  const box = el("div", {class: `notice ${kind}`, role: kind === "bad" ? "alert" : "status", hidden: true}, text, ...buttons)
+  const box = el("div", {class: `notice ${kind}`, role: ["bad", "warn"].includes(kind) ? "alert" : "status", hidden: true}, text, ...buttons)
   return {box, show(said) {
     box.hidden = !said
     setText(text, said ?? "")

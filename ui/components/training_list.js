@@ -106,7 +106,8 @@ export function render({model, view}) {
       el("button", {type: "button", class: "small", disabled: busy, onclick: () => act({type: "keep"})}, "Cancel"))].filter(Boolean))
     if (!busy) (doing ? tag : confirm).focus()
   })
-  const outcome = notice("plain", el("button", {type: "button", class: "text", onclick: () => act({type: "dismiss"})}, "Close"))
+  const outcome = el("div", {class: "notice plain", role: "status", hidden: true}, el("span"),
+    el("button", {type: "button", class: "text", onclick: () => act({type: "dismiss"})}, "Close"))
 
   // The rows
 
@@ -188,7 +189,7 @@ export function render({model, view}) {
   }
 
   // A row, and before the first of a group the group's name.
-  function placeRows(grouped) {
+  function place(grouped) {
     const wanted = []
     const seen = new Set()
     let group = null
@@ -204,9 +205,21 @@ export function render({model, view}) {
       }
       wanted.push(rows.get(id).row)
     }
-    place(body, wanted)
-    for (const id of rows.keys()) if (!order.includes(id)) rows.delete(id)
-    for (const name of headings.keys()) if (!seen.has(name)) headings.delete(name)
+    wanted.forEach((node, index) => {
+      if (body.children[index] !== node) body.insertBefore(node, body.children[index] ?? null)
+    })
+    for (const [id, {row}] of rows) {
+      if (!order.includes(id)) {
+        row.remove()
+        rows.delete(id)
+      }
+    }
+    for (const [name, node] of headings) {
+      if (!seen.has(name)) {
+        node.remove()
+        headings.delete(name)
+      }
+    }
   }
 
   const empty = el("div", {class: "empty", hidden: true})
@@ -262,7 +275,7 @@ export function render({model, view}) {
       if (!rows.has(value.id)) rows.set(value.id, makeRow(value.id))
       rows.get(value.id).update(value)
     }
-    placeRows(Boolean(list.group))
+    place(Boolean(list.group))
     sorted = list.sort
     for (const cell of heads) {
       const button = cell.querySelector("[data-sort]")
@@ -281,8 +294,11 @@ export function render({model, view}) {
     }
     asking.hidden = !list.asking
     drawAsking({question: list.asking, busy: list.busy})
-    outcome.show(list.outcome?.text)
-    if (list.outcome) setClass(outcome.box, `notice ${list.outcome.tone}`)
+    outcome.hidden = !list.outcome
+    if (list.outcome) {
+      setText(outcome.firstChild, list.outcome.text)
+      setClass(outcome, `notice ${list.outcome.tone}`)
+    }
     table.hidden = order.length === 0
     empty.hidden = order.length > 0 || Boolean(list.refused)
     drawEmpty(list.searching)
@@ -294,5 +310,5 @@ export function render({model, view}) {
   table.hidden = true
   return el("section", {class: "surface", "aria-label": "Trainings"},
     el("div", {class: "top"}, el("h1", {}, "Trainings"), filterBar, search), second,
-    failed.box, refused.box, outcome.box, el("div", {class: "sticky"}, bar, asking), wait, table, empty, more)
+    failed.box, refused.box, outcome, el("div", {class: "sticky"}, bar, asking), wait, table, empty, more)
 }

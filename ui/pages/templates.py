@@ -222,7 +222,12 @@ class TemplatesPage:
 
             def fail() -> None:
                 if self._edit is not None:
-                    self._edit = {**self._edit, "busy": False, "name_problem": at_name, "problem": problem}
+                    again, now = "", self._found(template_id)
+                    if now is not None and now.version > version:
+                        # Who has read that somebody else changed it may still want this.
+                        self._edit = {**self._edit, "version": now.version}
+                        again = " Save again to put this in its place."
+                    self._edit = {**self._edit, "busy": False, "name_problem": at_name, "problem": problem + again}
                 self._show()
 
             self._session.change(fail)

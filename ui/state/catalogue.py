@@ -21,16 +21,18 @@ _SOURCE = {"name": "source", "label": "Hub id or path", "help": "owner/name, or 
 _TITLE = {"name": "title", "label": "Title", "help": "what it is called in lists"}
 _REVISION = {"name": "revision", "label": "Revision", "help": "branch, tag or commit on the hub"}
 
+_ID = "the name that configurations use for it; the hub id or path where it is empty"
+
 FIELDS: dict[str, tuple[dict[str, str], ...]] = {
     "model": (
         _SOURCE,
-        {"name": "model_id", "label": "Id", "help": "the name that configurations use; the source where it is empty"},
+        {"name": "model_id", "label": "Id", "help": _ID},
         _TITLE,
         _REVISION,
     ),
     "dataset": (
         _SOURCE | {"help": "owner/name, or a file or folder on the server's machine"},
-        {"name": "dataset_id", "label": "Id", "help": "the name that configurations use; the source where it is empty"},
+        {"name": "dataset_id", "label": "Id", "help": _ID},
         _TITLE,
         {"name": "pattern", "label": "Files", "help": "which files of a folder, e.g. **/*.py,!**/tests/**/*"},
         {"name": "configuration", "label": "Configuration", "help": "of a hub data set with several"},
@@ -79,7 +81,7 @@ def facts(entry: Entry) -> list[str]:
     return [
         part
         for part in (
-            {"text": "text files", "jsonl": "JSON lines", "parquet": "Parquet", "hub": "from the hub"}[entry.format],
+            {"text": "Text files", "jsonl": "JSON lines", "parquet": "Parquet", "hub": "From the hub"}[entry.format],
             f"{entry.documents:,} documents" if entry.documents else "",
             text.size(entry.size) if entry.size else "",
             f"text in the column {entry.text_column}" if entry.text_column else "",
@@ -100,7 +102,7 @@ def entry_row(entry: Entry, use: Use, now: float) -> dict[str, Any]:
     return {
         "id": id,
         "title": entry.title if entry.title != id else "",
-        "tag": entry.family if isinstance(entry, ModelRegistered) else entry.format,
+        "tag": entry.family if isinstance(entry, ModelRegistered) else "",
         "facts": " · ".join(facts(entry)),
         "source": "" if entry.source == id else entry.source,
         "revision": f"revision {entry.revision[:12]}" if entry.revision else "",
