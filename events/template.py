@@ -38,4 +38,9 @@ class TemplateDeleted(Event, frozen=True, kw_only=True):
 
 
 class TemplateRestored(Event, frozen=True, kw_only=True):
-    """A deleted template is back as it was."""
+    """A deleted template is back as it was, or one is made again what it was at `version`.
+
+    What that changes in its name, description and configuration follows as events of these.
+    """
+
+    version: int | None = None

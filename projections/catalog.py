@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+import json
+from typing import Any, cast
 
 import msgspec
 from duckdb import DuckDBPyConnection
@@ -13,6 +14,8 @@ from events.event import Recorded
 
 from .projection import Projection
 from .table import Changes, Json, Table
+from .templates import TEMPLATES
+from .trainings import TRAININGS
 
 
 class Registered(msgspec.Struct, frozen=True):
@@ -23,6 +26,19 @@ class Registered(msgspec.Struct, frozen=True):
     occurred_at: int
     actor: str | None
     data: Json
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
+    """When (µs since 1970, UTC) and by whom a model or data set was registered last, and how many use it.
+
+    Both counts are by the name that the configurations give: its id, or its source.
+    """
+
+    id: str
+    registered_at: int
+    actor: str | None
+    trainings: dict[str, int]
+    templates: dict[str, int]
 
 
 MODELS = Table("models", Registered, ("id",))
@@ -63,3 +79,45 @@ def models(con: DuckDBPyConnection) -> list[ModelRegistered]:
 def datasets(con: DuckDBPyConnection) -> list[DatasetRegistered]:
     """The registered data sets by id."""
     return [msgspec.json.decode(row.data, type=DatasetRegistered) for row in DATASETS.select(con, "ORDER BY id")]
+
+
+def model_uses(con: DuckDBPyConnection) -> list[Use]:
+    """What every registered model is used by."""
+    return _uses(con, MODELS, "[model]", "[config->>'model']")
+
+
+def dataset_uses(con: DuckDBPyConnection) -> list[Use]:
+    """What every registered data set is used by."""
+    return _uses(con, DATASETS, "datasets", "CAST(config->'datasets' AS VARCHAR[])")
+
+
+def _uses(con: DuckDBPyConnection, table: Table[Registered], in_training: str, in_template: str) -> list[Use]:
+    """`in_training` and `in_template` are SQL for the list of what one of these names."""
+    rows = table.select(con, "ORDER BY id")
+    ids = {row.id for row in rows}
+    sources = {json.loads(row.data)["source"]: row.id for row in reversed(rows)}
+
+    # What only facts have come in of is in no list.
+    shown = "NOT deleted AND created_at IS NOT NULL"
+
+    def counted(of: Table[Any], names: str) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {id: {} for id in ids}
+        named = f"SELECT unnest({names}) AS name FROM {of.name} WHERE {shown}"
+        for name, count in con.execute(f"SELECT name, count(*) FROM ({named}) GROUP BY name").fetchall():
+            # An id goes before a source, as where a training is started.
+            id = name if name in ids else sources.get(name)
+            if id is not None:
+                found[id][name] = count
+        return found
+
+    trainings, templates = counted(TRAININGS, in_training), counted(TEMPLATES, in_template)
+    return [
+        Use(
+            id=row.id,
+            registered_at=row.occurred_at,
+            actor=row.actor,
+            trainings=trainings[row.id],
+            templates=templates[row.id],
+        )
+        for row in rows
+    ]

@@ -63,7 +63,8 @@ class TemplateVersion(msgspec.Struct, frozen=True, kw_only=True):
     """A template as one event left it.
 
     `changed` names what the event changed: name, description, favourite, deleted, and `config.FIELD` for each field of
-    the configuration; it is empty at the first version. `timestamp` in µs since 1970 (UTC).
+    the configuration; it is empty at the first version. `restored` is the version that the event, with those after it
+    of the same moment, brought back. `timestamp` in µs since 1970 (UTC).
     """
 
     version: int
@@ -75,6 +76,7 @@ class TemplateVersion(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     config: TrainingConfig
     changed: tuple[str, ...] = ()
+    restored: int | None = None
 
 
 TEMPLATES = Table("templates", Template, ("id",))
@@ -201,6 +203,7 @@ def history(events: Iterable[Recorded]) -> Iterator[TemplateVersion]:
             description=row.description,
             config=_row(row).config,
             changed=tuple(_changed(before, row)) if before is not None else (),
+            restored=recorded.data.version if isinstance(recorded.data, TemplateRestored) else None,
         )
 
 
@@ -208,9 +211,13 @@ def _changed(before: Template, after: Template) -> Iterator[str]:
     for field in ("name", "description", "favourite", "deleted"):
         if getattr(before, field) != getattr(after, field):
             yield field
-    old, new = _row(before).config, _row(after).config
+    yield from differing(_row(before).config, _row(after).config)
+
+
+def differing(one: TrainingConfig, other: TrainingConfig) -> Iterator[str]:
+    """The fields in which two configurations differ, each as `config.FIELD`."""
     for field in TrainingConfig.__struct_fields__:
-        if getattr(old, field) != getattr(new, field):
+        if getattr(one, field) != getattr(other, field):
             yield f"config.{field}"
 
 

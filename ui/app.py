@@ -26,6 +26,7 @@ from .downloads import ExportHandler
 from .feed import Feed
 from .gateway import Gateway
 from .pages.activity import ActivityPage
+from .pages.catalogue import CataloguePage
 from .pages.compare import ComparePage
 from .pages.new_training import NewTrainingPage
 from .pages.sql import SqlPage
@@ -49,6 +50,8 @@ def find_page(session: Session, route: Route) -> View:
             return ActivityPage(session, route)
         case "new":
             return NewTrainingPage(session, route)
+        case "catalogue":
+            return CataloguePage(session, route)
         case "compare":
             return ComparePage(session, route)
         case "templates":

@@ -261,6 +261,52 @@ class TemplatePage(msgspec.Struct, frozen=True, kw_only=True):
     position: int = 0
 
 
+class TemplateVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A template as one event left it; `changed` names what that changed, `restored` the version it brought back.
+
+    `timestamp` is in µs since 1970.
+    """
+
+    version: int
+    timestamp: int
+    actor: str | None = None
+    type: str
+    name: str
+    description: str = ""
+    config: TrainingConfig
+    changed: tuple[str, ...] = ()
+    restored: int | None = None
+
+
+class _TemplateHistory(msgspec.Struct, frozen=True, kw_only=True):
+    data: tuple[TemplateVersion, ...]
+
+
+class ImportEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What an import would make of the entry at `index`: it is `new`, `identical`, `conflicting` or `invalid`.
+
+    `differs` names in what a conflicting one differs, `reason` says why an invalid one cannot be taken in.
+    """
+
+    index: int
+    name: str
+    outcome: str
+    reason: str | None = None
+    differs: tuple[str, ...] = ()
+
+
+class _ImportPreview(msgspec.Struct, frozen=True, kw_only=True):
+    data: tuple[ImportEntry, ...]
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """The templates that an import created and overwrote, and how many entries it skipped."""
+
+    created: tuple[str, ...]
+    overwritten: tuple[str, ...]
+    skipped: int
+
+
 class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
     """The name and the description that a configuration suggests for a template."""
 
@@ -344,6 +390,39 @@ class _Devices(msgspec.Struct, frozen=True, kw_only=True):
 
 class _InspectedModel(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelRegistered
+
+
+class _InspectedDataset(msgspec.Struct, frozen=True, kw_only=True):
+    dataset: DatasetRegistered
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
+    """Who registered a model or data set last and when (µs since 1970), and how many use it, by the name they give."""
+
+    registered_at: int = 0
+    registered_by: str | None = None
+    trainings: dict[str, int] = {}
+    templates: dict[str, int] = {}
+
+
+class CatalogueUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What every registered model and data set is used by, by its id."""
+
+    models: dict[str, Use]
+    datasets: dict[str, Use]
+
+
+class Inspecting(msgspec.Struct, frozen=True, kw_only=True):
+    """An inspection of a `model` or `dataset` that goes on, for how many seconds, and what it does now."""
+
+    kind: str
+    source: str
+    seconds: float
+    doing: str
+
+
+class _Inspectings(msgspec.Struct, frozen=True, kw_only=True):
+    data: tuple[Inspecting, ...]
 
 
 class Created(msgspec.Struct, frozen=True, kw_only=True):
@@ -555,9 +634,29 @@ class Gateway:
         response = await self._send("POST", "models/inspect", json={"source": source}, timeout=_INSPECTION)
         return self._decode(response, _InspectedModel).model
 
-    async def templates(self, *, q: str = "") -> TemplatePage:
-        """The templates that `q` finds, favourites first."""
-        return await self._get("templates", TemplatePage, {"q": q} if q else None)
+    async def inspect(self, kind: str, wanted: dict[str, str]) -> ModelRegistered | DatasetRegistered:
+        """What a `model` or `dataset` is that `wanted` describes; registers nothing, takes seconds."""
+        response = await self._send("POST", f"{kind}s/inspect", json=wanted, timeout=_INSPECTION)
+        if kind == "model":
+            return self._decode(response, _InspectedModel).model
+        return self._decode(response, _InspectedDataset).dataset
+
+    async def register(self, kind: str, wanted: dict[str, str]) -> Created:
+        """Take a `model` or `dataset` into the catalogue, after an inspection that may take seconds."""
+        return self._decode(await self._send("POST", f"{kind}s", json=wanted, timeout=_INSPECTION), Created)
+
+    async def inspections(self) -> tuple[Inspecting, ...]:
+        """The inspections that go on now."""
+        return (await self._get("catalogue/inspections", _Inspectings)).data
+
+    async def catalogue_uses(self) -> CatalogueUse:
+        """What models and data sets are used by."""
+        return await self._get("catalogue/uses", CatalogueUse)
+
+    async def templates(self, *, q: str = "", sort: str = "") -> TemplatePage:
+        """The templates that `q` finds, favourites first or as `sort` says."""
+        asked = {"q": q, "sort": sort}
+        return await self._get("templates", TemplatePage, {name: value for name, value in asked.items() if value})
 
     async def suggest_template(self, config: dict[str, Any]) -> Suggestion:
         """A name and a description for a template of this configuration, however incomplete it is."""
@@ -578,9 +677,24 @@ class Gateway:
         """Take a template from every list; `restore_template` brings it back."""
         await self._send("DELETE", _template(template_id))
 
-    async def restore_template(self, template_id: str) -> Template:
-        """Bring a deleted template back."""
-        return self._decode(await self._send("POST", f"{_template(template_id)}/restore", json={}), Template)
+    async def restore_template(self, template_id: str, version: int | None = None) -> Template:
+        """Bring a deleted template back, or make a template again what it was at `version`."""
+        body = {} if version is None else {"version": version}
+        return self._decode(await self._send("POST", f"{_template(template_id)}/restore", json=body), Template)
+
+    async def template_history(self, template_id: str) -> tuple[TemplateVersion, ...]:
+        """Who made what of a template, the newest first."""
+        return (await self._get(f"{_template(template_id)}/history", _TemplateHistory)).data
+
+    async def preview_import(self, document: dict[str, Any]) -> tuple[ImportEntry, ...]:
+        """What an import would make of every template in a document; nothing is written."""
+        response = await self._send("POST", "templates/import/preview", json={"document": document})
+        return self._decode(response, _ImportPreview).data
+
+    async def import_templates(self, document: dict[str, Any], choices: dict[str, str]) -> Imported:
+        """Take in a document's templates; `choices` says by index what becomes of those that need a choice."""
+        body = {"document": document, "choices": choices}
+        return self._decode(await self._send("POST", "templates/import", json=body), Imported)
 
     async def duplicate_template(self, template_id: str) -> Created:
         """A copy of a template, under a name of its own."""

@@ -195,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         "--to", type=Path, required=True, metavar="DIR", help="a folder, of an earlier export or new"
     )
 
+    _templates(commands, client, as_json)
     command("rebuild", "maintenance:rebuild", "make every projection anew from the log", client, as_json)
     command(
         "verify",
@@ -223,6 +224,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("doctor", "doctor:doctor", "check Python, PyTorch, devices, disk and data directory", data_dir, as_json)
     return parser
+
+
+def _templates(commands: argparse._SubParsersAction[_Parser], *parents: _Parser) -> None:
+    text = "list, export and import templates"
+    templates = commands.add_parser("templates", help=text, description=f"{text.capitalize()}.")
+    actions = templates.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    def action(name: str, run: str, text: str) -> _Parser:
+        added = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=parents)
+        added.set_defaults(run=f"templates:{run}")
+        return added
+
+    listed = action("list", "list_", "list the templates, favourites first")
+    listed.add_argument("q", nargs="?", metavar="WORDS", help="only those with these words")
+    export = action("export", "export", "write templates, or all, into a JSON document")
+    export.add_argument("templates", nargs="*", metavar="TEMPLATE", help="by name or id (default: all)")
+    export.add_argument("--to", type=Path, metavar="FILE", help="where to write (default: standard output)")
+    imported = action("import", "import_", "take in the templates of a JSON document")
+    imported.add_argument("file", type=Path, metavar="FILE", help="what export has written")
+    imported.add_argument("--dry-run", action="store_true", help="say what would become of each, and write nothing")
+    imported.add_argument(
+        "--conflicts",
+        choices=("skip", "rename", "overwrite"),
+        default="skip",
+        help="what becomes of one whose name a different template has (default: skip)",
+    )
 
 
 def _serving(parser: argparse.ArgumentParser) -> None:

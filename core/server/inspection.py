@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from core.activations.sources import SourceError, StoredActivations, local_path, require_hub_id
 from core.catalogue import InspectionFailed, inspect_activations, inspect_dataset, inspect_model
@@ -14,36 +14,69 @@ from core.commands import RegisterDataset, RegisterModel
 from events.catalog import DatasetRegistered, ModelRegistered
 
 T = TypeVar("T")
+Say = Callable[[str], None]
 
 SECONDS = 120.0
 """After which an inspection is given up."""
+
+Kind = Literal["model", "dataset", "activations"]
 
 _REMEMBERED = 300.0
 _FAILURES_REMEMBERED = 10.0
 _AT_ONCE = 2
 
 
+class GoingOn:
+    """An inspection that has no answer yet. `doing` is what its child process said last."""
+
+    def __init__(self, kind: Kind, source: str) -> None:
+        self.kind: Kind = kind
+        self.source = source
+        self.doing = "waiting for other inspections"
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """For how long it goes on."""
+        return time.monotonic() - self._began
+
+    def say(self, doing: str) -> None:
+        """Called by the thread that reads what the child process says."""
+        self.doing = doing
+
+
 class Inspections:
     """Asks each question once for all who wait for the answer, and knows the answer for some minutes."""
 
     def __init__(self) -> None:
+        self._going_on: list[GoingOn] = []
         self._answers: dict[RegisterModel | RegisterDataset | str, tuple[float, asyncio.Future[Any]]] = {}
         self._few = asyncio.Semaphore(_AT_ONCE)
+
+    def going_on(self) -> tuple[GoingOn, ...]:
+        """The inspections without an answer, the oldest first."""
+        return tuple(self._going_on)
 
     async def model(self, wanted: RegisterModel) -> ModelRegistered:
         """What the model is. Raises `InspectionFailed` with one sentence."""
         _require_source(wanted.source)
 
-        def look() -> ModelRegistered:
-            return inspect_model(wanted.source, revision=wanted.revision, model_id=wanted.model_id, timeout=SECONDS)
+        def look(say: Say) -> ModelRegistered:
+            return inspect_model(
+                wanted.source,
+                revision=wanted.revision,
+                model_id=wanted.model_id,
+                on_progress=say,
+                timeout=SECONDS,
+            )
 
-        return await self._ask(wanted, look)
+        return await self._ask(wanted, GoingOn("model", wanted.source), look)
 
     async def dataset(self, wanted: RegisterDataset) -> DatasetRegistered:
         """What the data set is. Raises `InspectionFailed` with one sentence."""
         _require_source(wanted.source)
 
-        def look() -> DatasetRegistered:
+        def look(say: Say) -> DatasetRegistered:
             return inspect_dataset(
                 wanted.source,
                 pattern=wanted.pattern,
@@ -52,16 +85,23 @@ class Inspections:
                 text_column=wanted.text_column,
                 revision=wanted.revision,
                 dataset_id=wanted.dataset_id,
+                on_progress=say,
                 timeout=SECONDS,
             )
 
-        return await self._ask(wanted, look)
+        return await self._ask(wanted, GoingOn("dataset", wanted.source), look)
 
     async def activations(self, folder: str) -> StoredActivations:
         """What the folder of activations holds. Raises `InspectionFailed` with one sentence."""
-        return await self._ask(folder, lambda: inspect_activations(folder, timeout=SECONDS))
 
-    async def _ask(self, wanted: RegisterModel | RegisterDataset | str, look: Callable[[], T]) -> T:
+        def look(say: Say) -> StoredActivations:
+            return inspect_activations(folder, on_progress=say, timeout=SECONDS)
+
+        return await self._ask(folder, GoingOn("activations", folder), look)
+
+    async def _ask(
+        self, wanted: RegisterModel | RegisterDataset | str, going_on: GoingOn, look: Callable[[Say], T]
+    ) -> T:
         now = time.monotonic()
         for question, (until, answer) in list(self._answers.items()):
             failed = answer.done() and answer.exception() is not None
@@ -69,13 +109,18 @@ class Inspections:
                 del self._answers[question]
         known = self._answers.get(wanted)
         if known is None:
-            answer = asyncio.ensure_future(self._look(look))
+            answer = asyncio.ensure_future(self._look(going_on, look))
             self._answers[wanted] = known = (now + _REMEMBERED, answer)
         return await asyncio.shield(known[1])
 
-    async def _look(self, look: Callable[[], T]) -> T:
-        async with self._few:
-            return await _in_daemon_thread(look)
+    async def _look(self, going_on: GoingOn, look: Callable[[Say], T]) -> T:
+        self._going_on.append(going_on)
+        try:
+            async with self._few:
+                going_on.say("starting")
+                return await _in_daemon_thread(lambda: look(going_on.say))
+        finally:
+            self._going_on.remove(going_on)
 
 
 def _require_source(source: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,17 @@ def field(page: Page, label: str) -> Locator:
 
 def pressed(page: Page, name: str) -> list[str]:
     return page.locator(f"[data-field={name}] .toggle[aria-pressed=true]").all_text_contents()
+
+
+def row_of(page: Page, name: str) -> Locator:
+    """A template's row on the templates page."""
+    return page.get_by_role("listitem").filter(has=page.get_by_role("link", name=name, exact=True))
+
+
+def choose_more(row: Locator, action: str) -> None:
+    """Open a row's menu and choose from it."""
+    row.get_by_role("button", name="More for").click()
+    row.locator(".menu").get_by_text(action, exact=True).click()
 
 
 def fill(page: Page, label: str, value: str) -> None:
@@ -223,18 +235,25 @@ def test_a_jumprelu_template_tells_its_own_parameters(server: Server, tab_at: Ta
 
 
 def test_two_browsers_see_each_others_changes_of_templates(server: Server, tab_at: TabAt) -> None:
-    saved(server, "shared", TOPK)
+    shared = saved(server, "shared", TOPK)
     one, two = form_at(tab_at, server).page, tab_at(f"{server.url}?page=templates").page
     choose(one, "shared")
-    row = two.get_by_role("listitem").filter(has=two.get_by_role("link", name="shared", exact=True))
-    row.get_by_role("button", name="Edit").click()
+    row_of(two, "shared").get_by_role("button", name="Edit").click()
     dialog = two.get_by_role("dialog", name="Edit template")
     dialog.get_by_label("Name").fill("shared by two")
+    # Somebody else is faster: what was typed stays, and is taken when it is meant all the same.
+    mark = httpx.patch(
+        f"{server.url}api/v1/templates/{shared}", json={"expected_version": 1, "favourite": True}, timeout=30
+    )
+    assert mark.is_success, mark.text
+    expect(two.get_by_label("Favourite shared", exact=True)).to_have_attribute("aria-pressed", "true")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Save again to put this in its place.")
+    expect(dialog.get_by_label("Name")).to_have_value("shared by two")
     dialog.get_by_role("button", name="Save").click()
     expect(hint(one)).to_have_text("Loaded: shared by two")
     assert selected(one) == "shared by two"
-    row = two.get_by_role("listitem").filter(has=two.get_by_role("link", name="shared by two", exact=True))
-    row.get_by_role("button", name="Delete").click()
+    choose_more(row_of(two, "shared by two"), "Delete")
     expect(hint(one)).to_have_text("shared by two was deleted")
     assert selected(one).startswith("Select a template")
     expect(field(one, "k")).to_have_value("12")
@@ -254,14 +273,116 @@ def test_the_templates_page_finds_marks_copies_and_uses(server: Server, tab_at: 
     expect(page).to_have_url(re.compile("q=striped"))
     rows.get_by_role("button", name="Favourite zebra").click()
     expect(rows.get_by_role("button", name="Favourite zebra")).to_have_attribute("aria-pressed", "true")
-    rows.get_by_role("button", name="Duplicate").click()
+    choose_more(rows, "Duplicate")
     expect(page.get_by_role("link", name="zebra (Copy)", exact=True)).to_be_visible()
     page.get_by_label("Search templates").fill("")
     expect(rows.first.get_by_role("link").first).to_have_text("zebra")
+    page.get_by_label("Sort by").select_option(label="Name, from Z to A")
+    expect(rows.first.get_by_role("link").first).to_have_text("zebra (Copy)")
+    expect(page).to_have_url(re.compile("sort=-name"))
+    saved(server, "heron", {**JUMPRELU, "model": "owner/heron"})
+    page.get_by_label("Architecture").select_option("jumprelu")
+    page.get_by_label("Model").select_option("owner/heron")
+    expect(rows).to_have_count(1)
+    page.reload()
+    expect(rows.get_by_role("link").first).to_have_text("heron")
+    page.get_by_label("Architecture").select_option("")
+    page.get_by_label("Model").select_option("")
     page.get_by_role("link", name="Use zebra", exact=True).click()
     expect(hint(page)).to_have_text("Loaded: zebra")
     expect(field(page, "k")).to_have_value("33")
     assert templates(server)["zebra"]["updated_by"].startswith("user:")
+
+
+def test_templates_are_exported_imported_after_a_look_and_made_what_they_were(
+    server: Server, tab_at: TabAt, tmp_path: Path
+) -> None:
+    lynx = saved(server, "lynx", TOPK)
+    saved(server, "otter", TOPK)
+    page = tab_at(f"{server.url}?page=templates&q=lynx").page
+    expect(row_of(page, "lynx")).to_be_visible(timeout=30_000)
+    page.get_by_label("Search templates").fill("")
+    for name in ("lynx", "otter"):
+        page.get_by_label(f"Select {name}", exact=True).check()
+    expect(page.get_by_text("2 selected")).to_be_visible()
+    with page.expect_download() as download:
+        page.locator(".selection").get_by_text("Export", exact=True).click()
+    document = json.loads(Path(download.value.path()).read_text("utf-8"))
+    assert sorted(one["name"] for one in document["templates"]) == ["lynx", "otter"]
+
+    changed, same = ({**one} for one in sorted(document["templates"], key=lambda one: one["name"]))
+    changed["config"] = {**changed["config"], "k": 4}
+    entries = [changed, same, {"name": "badger", "config": {"k": 3}}, {"name": "broken", "config": {"k": "many"}}]
+    (tmp_path / "kept.json").write_text(json.dumps({**document, "templates": entries}))
+    (tmp_path / "notes.json").write_text("not json")
+    picker = page.get_by_label("File of templates")
+    picker.set_input_files(tmp_path / "notes.json")
+    dialog = page.get_by_role("dialog", name="Import templates")
+    expect(dialog.get_by_role("alert")).to_contain_text("notes.json is not JSON")
+    picker.set_input_files(tmp_path / "kept.json")
+    expect(dialog.get_by_text("4 templates: 1 new, 1 identical, 1 conflicting, 1 invalid.")).to_be_visible()
+    expect(dialog.get_by_text("A template of this name is different: k.")).to_be_visible()
+    expect(dialog.get_by_text("Cannot be taken in: k must be")).to_be_visible()
+    choice = dialog.get_by_label("What becomes of lynx")
+    expect(choice).to_have_value("skip")
+    choice.select_option("overwrite")
+    expect(dialog.get_by_role("button", name="Import 2 templates")).to_be_enabled()
+    assert "badger" not in templates(server)
+    # Somebody else saves what was new; the open dialog says so, and keeps what was chosen.
+    saved(server, "badger", {"k": 3})
+    expect(dialog.get_by_text("2 identical")).to_be_visible()
+    expect(choice).to_have_value("overwrite")
+    dialog.get_by_role("button", name="Import 1 template").click()
+    expect(page.get_by_text("From kept.json: 1 template overwritten, 3 templates skipped.")).to_be_visible()
+    expect(dialog).to_be_hidden()
+    assert templates(server)["lynx"]["config"]["k"] == 4
+
+    choose_more(row_of(page, "lynx"), "History")
+    past = page.get_by_role("dialog", name="History")
+    expect(past.locator("li")).to_have_text([re.compile("2k 12 → 4user:"), re.compile("1Createduser:")])
+    past.get_by_role("button", name="Restore version 1").click()
+    expect(past.get_by_text("lynx is again what it was at version 1.")).to_be_visible()
+    expect(past.locator("li").first).to_contain_text("Version 1 restored; k 4 → 12")
+    assert templates(server)["lynx"]["config"]["k"] == 12
+    assert server.ask(f"templates/{lynx}/history")["data"][1]["type"] == "TemplateRestored"
+    page.keyboard.press("Escape")
+    expect(past).to_be_hidden()
+
+
+@pytest.mark.timeout(300)
+def test_what_loads_is_registered_after_a_check_and_leads_to_what_uses_it(
+    server: Server, tab_at: TabAt, tmp_path: Path
+) -> None:
+    (tmp_path / "lines.jsonl").write_text('{"said": "a few words of text"}\n' * 40)
+    page = tab_at(server.url).page
+    page.get_by_role("link", name="Catalogue", exact=True).click()
+    datasets = page.get_by_role("region", name="Data sets")
+    expect(datasets.get_by_role("listitem").filter(has_text="stdlib")).to_be_visible(timeout=30_000)
+    datasets.get_by_role("button", name="Register a data set…").click()
+    dialog = page.get_by_role("dialog")
+    source = dialog.get_by_label("Hub id or path")
+    expect(source).to_be_focused()
+    source.fill(str(tmp_path / "nowhere"))
+    source.press("Enter")
+    expect(dialog.locator("#register-source-problem")).to_contain_text("There is no file or folder")
+    source.fill(str(tmp_path / "lines.jsonl"))
+    expect(dialog.locator("#register-source-problem")).to_have_text("")
+    dialog.get_by_label("Id", exact=True).fill("my lines")
+    dialog.get_by_role("button", name="Check", exact=True).click()
+    expect(dialog.get_by_text("It loads")).to_be_visible(timeout=90_000)
+    expect(dialog.get_by_text("40 documents")).to_be_visible()
+    assert "my lines" not in [one["dataset_id"] for one in server.ask("datasets")["data"]]
+    dialog.get_by_role("button", name="Register", exact=True).click()
+    expect(page.get_by_text("The data set my lines is registered.")).to_be_visible(timeout=60_000)
+    row = datasets.get_by_role("listitem").filter(has_text="my lines")
+    expect(row).to_contain_text("Not used yet")
+    saved(server, "of my lines", {**TOPK, "datasets": ["my lines"]})
+    row.get_by_role("link", name="1 template").click()
+    expect(page.get_by_label("Data set", exact=True)).to_have_value("my lines")
+    expect(page.get_by_role("listitem")).to_have_count(1)
+    page.go_back()
+    row.get_by_role("link", name="Use my lines in a new training").click()
+    expect(page.get_by_role("button", name="Remove my lines")).to_be_visible()
 
 
 @pytest.mark.timeout(400)

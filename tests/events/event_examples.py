@@ -232,7 +232,7 @@ EXAMPLES: tuple[Event, ...] = (
     TemplateRenamed(name="Tiny"),
     TemplateFavourited(favourite=True),
     TemplateDeleted(),
-    TemplateRestored(),
+    TemplateRestored(version=3),
 )
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -183,6 +183,15 @@ def test_the_chosen_model_offers_its_layers_hooks_and_width(form: Form) -> None:
     assert fields(form)["training_layers"]["kind"] == "numbers"
 
 
+def test_a_default_that_a_narrow_field_would_cut_stands_below_it(form: Form) -> None:
+    seen = fields(form)
+    assert (seen["total_steps"]["placeholder"], seen["total_steps"]["note"]) == ("50000", "")
+    assert (seen["k"]["placeholder"], seen["k"]["note"]) == ("", "default: 50, at most an eighth of the width")
+    resolved = msgspec.convert({"model": "demo", "k": 16}, TrainingConfig)
+    form.take_check(Check(config=resolved), form.revision)
+    assert (fields(form)["k"]["placeholder"], fields(form)["k"]["note"]) == ("16", seen["k"]["note"])
+
+
 def test_what_is_wrong_stands_at_its_field_and_what_is_missing_only_after_a_try(form: Form) -> None:
     form.edit("learning_rate", "fast")
     problems = (FieldProblem("learning_rate", "learning_rate must be a number."), FieldProblem("model", "Missing."))

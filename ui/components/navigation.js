@@ -1,7 +1,8 @@
 // The links of the page's head.
 const LINKS = [
   ["trainings", "./", "Trainings"], ["compare", "?page=compare", "Compare"], ["templates", "?page=templates", "Templates"],
-  ["sql", "?page=sql", "SQL"], ["activity", "?page=activity", "Activity"], ["new", "?page=new", "New training"],
+  ["catalogue", "?page=catalogue", "Catalogue"], ["sql", "?page=sql", "SQL"], ["activity", "?page=activity", "Activity"],
+  ["new", "?page=new", "New training"],
 ]
 
 export function render({model, view}) {

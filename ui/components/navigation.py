@@ -12,5 +12,5 @@ class Navigation(Component):
     _stylesheets = style("navigation.css")
 
     def at(self, page: str) -> None:
-        """`page` is shown: `trainings`, `compare`, `templates`, `sql`, `activity` or `new`."""
+        """`page` is shown: `trainings`, `compare`, `templates`, `catalogue`, `sql`, `activity` or `new`."""
         self.present({"page": page})

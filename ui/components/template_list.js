@@ -1,122 +1,129 @@
-// The whole list of templates as one component: search, rows, what there is to say, and the dialog that edits one.
+// The whole list of templates as one component: search, filters, rows, what is selected, what there is to say, and the dialogs.
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
 
-  let typing = null
-  const search = el("input", {
-    type: "search", placeholder: "Search name, description, model", "aria-label": "Search templates", maxlength: 200,
-    oninput: () => {
-      clearTimeout(typing)
-      typing = setTimeout(() => act({type: "search", q: search.value}), 250)
-    },
-  })
+  // What is shown at all
+
+  const search = searchBox(view, "Search templates", "Search name, description, model", (q) => act({type: "search", q}))
+  const sort = chooser("Sort by", (value) => act({type: "sort", sort: value}))
+  const filters = {
+    architecture: chooser("Architecture", (key) => act({type: "filter", kind: "architecture", key})),
+    model: chooser("Model", (key) => act({type: "filter", kind: "model", key})),
+    dataset: chooser("Data set", (key) => act({type: "filter", kind: "dataset", key})),
+  }
+  const exportAll = el("a", {class: "button", download: "templates.json"}, "Export all")
+  const picker = templateFile(act)
+  const bar = el("div", {class: "second"}, ...Object.values(filters).map(({box}) => box), el("span", {class: "space"}), sort.box)
+
+  // What is selected
+
+  const count = el("span", {class: "count", role: "status"})
+  const exportSelected = el("a", {class: "button small main", download: "templates.json"}, "Export")
+  const selection = el("div", {class: "selection", hidden: true}, count, exportSelected,
+    el("button", {type: "button", class: "text", onclick: () => act({type: "select", ids: shown, on: false})}, "Clear"))
+  const all = el("input", {type: "checkbox", onchange: () => act({type: "select", ids: shown, on: all.checked})})
+  let shown = []
+
+  // The rows
 
   const body = el("ul", {class: "rows"})
-  const rows = new Map()
-  function makeRow(id) {
+  const drawRows = keyed(body, (id) => {
     const encoded = encodeURIComponent(id)
+    const check = el("input", {type: "checkbox", onchange: () => act({type: "select", ids: [id], on: check.checked})})
     const star = el("button", {type: "button", class: "icon star", onclick: () => act({type: "favourite", template: id})})
     const name = el("a", {class: "name", href: `?page=new&template=${encoded}&fresh=1`})
     const tags = el("span", {class: "tags"})
     const description = el("p", {class: "description"})
     const changed = el("p", {class: "quiet changed"})
     const button = (type, label, tone = "") => el("button", {type: "button", class: tone, onclick: () => act({type, template: id})}, label)
-    const use = el("a", {class: "button main", href: `?page=new&template=${encoded}&fresh=1`}, "Use")
-    const remove = button("delete", "Delete", "danger")
-    const row = el("li", {class: "row"}, star, el("div", {class: "what"}, el("div", {class: "title"}, name, tags), description, changed),
-      el("div", {class: "buttons"}, use, button("edit", "Edit"), button("duplicate", "Duplicate"), remove))
-    const drawTags = part(tags, (list, node) => node.replaceChildren(...list.map((tag) => el("span", {class: "tag", title: tag}, tag))))
-    return {row, update(value) {
+    const use = el("a", {class: "button", href: `?page=new&template=${encoded}&fresh=1`}, "Use")
+    const more = menu("More", button("duplicate", "Duplicate"), button("history", "History"),
+      el("a", {class: "button", href: `api/v1/templates/export?ids=${encoded}`, download: ""}, "Export"),
+      button("delete", "Delete", "danger"))
+    const root = el("li", {class: "row"}, check, star,
+      el("div", {class: "what"}, el("div", {class: "title"}, name, tags), description, changed),
+      el("div", {class: "buttons"}, use, button("edit", "Edit"), more.root))
+    const drawTags = part(tags, (list, node) => node.replaceChildren(...list.map(({kind, key, label}) => el("button", {
+      type: "button", class: `tag ${kind}`, title: `Only ${key}`, onclick: () => act({type: "filter", kind, key})}, label))))
+    return {root, update(value) {
       setText(name, value.name)
       name.title = value.name
+      check.checked = value.selected
+      check.setAttribute("aria-label", `Select ${value.name}`)
+      root.classList.toggle("chosen", value.selected)
       setText(star, value.favourite ? "★" : "☆")
       star.setAttribute("aria-pressed", String(value.favourite))
       star.setAttribute("aria-label", `Favourite ${value.name}`)
       use.setAttribute("aria-label", `Use ${value.name}`)
+      more.button.setAttribute("aria-label", `More for ${value.name}`)
       setText(description, value.description)
       setText(changed, value.changed)
       drawTags(value.tags)
     }}
-  }
+  })
 
-  const said = el("div", {class: "notice said", role: "status", hidden: true}, el("span"),
-    el("button", {type: "button", onclick: () => act({type: "undo"})}, "Undo"),
+  const said = notice("said", el("button", {type: "button", onclick: () => act({type: "undo"})}, "Undo"),
     el("button", {type: "button", class: "text", onclick: () => act({type: "dismiss"})}, "Close"))
-  const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
-    el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
-  const bones = el("div", {class: "bones", "aria-hidden": "true"}, ...Array.from({length: 4}, () => el("div", {class: "bone"})))
+  const failed = notice("bad", el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
+  const wait = bones(4)
   const empty = el("div", {class: "empty", hidden: true})
   const drawEmpty = part(empty, (searching, node) => node.replaceChildren(...(searching
-    ? [el("h2", {}, "No template matches"), el("p", {class: "quiet"}, "No template has these words.")]
+    ? [el("h2", {}, "No template matches"), el("p", {class: "quiet"}, "No template has these words and tags."),
+      el("button", {type: "button", onclick: () => act({type: "clear"})}, "Show all templates")]
     : [el("h2", {}, "No templates yet"),
-      el("p", {class: "quiet"}, "A template keeps a whole configuration under a name. Fill in the form of a new training and save it."),
-      el("a", {class: "button main", href: "?page=new"}, "New training")])))
+      el("p", {class: "quiet"}, "A template keeps a whole configuration under a name. Fill in the form of a new training and save it, or import the file that another studio has exported."),
+      el("p", {class: "buttons"}, el("a", {class: "button main", href: "?page=new"}, "New training"),
+        el("button", {type: "button", onclick: () => picker.click()}, "Import…"))])))
 
-  const name = el("input", {id: "name", type: "text", maxlength: 300, autocomplete: "off"})
-  const nameProblem = el("p", {class: "problem", id: "name-problem"})
-  name.setAttribute("aria-describedby", nameProblem.id)
-  const description = el("textarea", {id: "description", rows: 5})
-  const problem = el("p", {class: "problem", role: "alert"})
   const fields = el("a", {class: "button"}, "Edit its fields")
-  const confirm = el("button", {type: "submit", class: "main"}, "Save")
-  const dialog = el("dialog", {"aria-label": "Edit template", oncancel: (event) => {
-    event.preventDefault()
-    act({type: "cancel"})
-  }}, el("form", {method: "dialog", onsubmit: (event) => {
-    event.preventDefault()
-    act({type: "save", name: name.value, description: description.value})
-  }}, el("h2", {}, "Edit template"), el("label", {for: "name"}, "Name"), name, nameProblem,
-  el("label", {for: "description"}, "Description"), description, problem,
-  el("div", {class: "buttons"}, fields, el("span", {class: "space"}),
-    el("button", {type: "button", onclick: () => act({type: "cancel"})}, "Cancel"), confirm)))
-  let opened = null
-  function drawDialog(next) {
-    if (next && next.opened !== opened) {
-      opened = next.opened
-      name.value = next.name
-      description.value = next.description
-      fields.setAttribute("href", `?page=new&template=${encodeURIComponent(next.id)}&fresh=1`)
-      dialog.showModal()
-      name.focus()
-    }
-    if (!next && dialog.open) dialog.close()
-    if (!next) return
-    confirm.disabled = next.busy
-    setText(nameProblem, next.name_problem)
-    name.setAttribute("aria-invalid", String(Boolean(next.name_problem)))
-    setText(problem, next.problem)
-  }
+  const editing = templateDialog("Edit template", "Save", "edit", {
+    save: (name, description) => act({type: "save", name, description}), cancel: () => act({type: "cancel"}), more: [fields],
+  })
+  const importing = importDialog(act, () => picker.click())
+  const past = historyDialog(act)
 
   listen(model, view, {show: ({view: list}) => {
-    notice.hidden = !list.failed
-    setText(notice.firstChild, list.failed)
-    said.hidden = !list.said
-    setText(said.firstChild, list.said)
-    said.children[1].hidden = !list.undo
-    setClass(said, `notice said ${list.tone}`)
-    bones.hidden = !list.loading
-    drawDialog(list.edit)
+    failed.show(list.failed)
+    said.show(list.said)
+    said.box.children[1].hidden = !list.undo
+    setClass(said.box, `notice said ${list.tone}`)
+    wait.hidden = !list.loading
+    if (list.edit) fields.setAttribute("href", `?page=new&template=${encodeURIComponent(list.edit.id)}&fresh=1`)
+    editing.show(list.edit)
+    importing.show(list.import)
+    past.show(list.history)
+    exportAll.setAttribute("href", list.export)
+    exportAll.hidden = !list.rows || (!list.rows.length && !list.searching)
     if (!list.rows) return
-    if (view.shadow_el.activeElement !== search && search.value !== list.q) search.value = list.q
-    const seen = new Set()
-    list.rows.forEach((value, index) => {
-      seen.add(value.id)
-      if (!rows.has(value.id)) rows.set(value.id, makeRow(value.id))
-      const {row, update} = rows.get(value.id)
-      update(value)
-      if (body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null)
-    })
-    for (const [id, {row}] of rows) {
-      if (!seen.has(id)) {
-        row.remove()
-        rows.delete(id)
-      }
+    search.show(list.q)
+    sort.show(list.sorts, list.sort)
+    for (const {kind, options, chosen} of list.filters) {
+      filters[kind].show(options, chosen)
+      setClass(filters[kind].box, chosen ? "on" : "")
     }
-    body.hidden = !list.rows.length
-    empty.hidden = list.rows.length > 0
-    search.hidden = !list.rows.length && !list.searching
+    shown = list.rows.map(({id}) => id)
+    drawRows(list.rows)
+    const number = list.rows.filter(({selected}) => selected).length
+    all.checked = number > 0 && number === shown.length
+    all.indeterminate = number > 0 && number < shown.length
+    all.setAttribute("aria-label", `Select all ${shown.length}`)
+    selection.hidden = !list.selection
+    if (list.selection) {
+      setText(count, list.selection.label)
+      exportSelected.setAttribute("href", list.selection.export)
+    }
+    const none = !list.rows.length
+    body.hidden = none
+    empty.hidden = !none
+    search.box.hidden = bar.hidden = none && !list.searching
+    all.hidden = none
     drawEmpty(list.searching)
   }})
+  bar.hidden = true
   return el("section", {class: "surface", "aria-label": "Templates"},
-    el("div", {class: "top"}, el("h1", {}, "Templates"), search), notice, said, bones, body, empty, dialog)
+    el("div", {class: "top"}, el("h1", {}, "Templates"), search.box, el("span", {class: "space"}),
+      el("div", {class: "buttons"}, el("button", {type: "button", onclick: () => picker.click()}, "Import…"), exportAll,
+        el("a", {class: "button main", href: "?page=new"}, "New template"))),
+    el("div", {class: "second"}, all, bar), picker, failed.box, said.box, selection, wait, body, empty,
+    editing.box, importing.box, past.box)
 }

@@ -15,6 +15,7 @@ export function render({model, view}) {
     onclick: () => act({type: "unload"})}, "×")
   const hint = el("span", {class: "hint", role: "status"})
   const revert = el("button", {type: "button", class: "text", onclick: () => act({type: "revert"})}, "Revert")
+  const loaded = el("p", {class: "loaded"}, hint, revert)
   const option = ([id, name]) => el("option", {value: id}, name)
   const drawTemplates = part(select, ({placeholder, fitting, others}, node) => {
     node.replaceChildren(el("option", {value: ""}, placeholder), ...fitting.map(option),
@@ -167,12 +168,6 @@ export function render({model, view}) {
   const groups = el("div", {class: "groups"})
   const advanced = el("button", {type: "button", class: "text", onclick: () => act({type: "advanced"})})
 
-  function place(node, wanted) {
-    wanted.forEach((child, index) => {
-      if (node.children[index] !== child) node.insertBefore(child, node.children[index] ?? null)
-    })
-    while (node.children.length > wanted.length) node.lastChild.remove()
-  }
   const sections = new Map()
   function drawGroups(list, withAdvanced) {
     const shown = []
@@ -221,56 +216,23 @@ export function render({model, view}) {
     el("h2", {}, "What it takes"), stand, needs, problems, warnings, refusal,
     el("div", {class: "buttons"}, start, save, update, reset))
 
-  // Save as Template.
-  const dialogName = el("input", {id: "template-name", type: "text", maxlength: 300, autocomplete: "off"})
-  const dialogText = el("textarea", {id: "template-description", rows: 5})
-  const nameProblem = el("p", {class: "problem", id: "template-name-problem"})
-  dialogName.setAttribute("aria-describedby", nameProblem.id)
-  const dialogProblem = el("p", {class: "problem", role: "alert"})
-  const confirm = el("button", {type: "submit", class: "main"}, "Save template")
-  const dialog = el("dialog", {"aria-label": "Save as template", oncancel: (event) => {
-    event.preventDefault()
-    act({type: "cancel_save"})
-  }}, el("form", {method: "dialog", onsubmit: (event) => {
-    event.preventDefault()
-    act({type: "save", name: dialogName.value, description: dialogText.value})
-  }}, el("h2", {}, "Save as template"),
-  el("label", {for: "template-name"}, "Name"), dialogName, nameProblem,
-  el("label", {for: "template-description"}, "Description"), dialogText, dialogProblem,
-  el("div", {class: "buttons"}, el("button", {type: "button", onclick: () => act({type: "cancel_save"})}, "Cancel"), confirm)))
-  let opened = null
-  function drawDialog(next) {
-    if (next && next.opened !== opened) {
-      opened = next.opened
-      dialogName.value = next.name
-      dialogText.value = next.description
-      dialog.showModal()
-      dialogName.focus()
-      dialogName.select()
-    }
-    if (!next && dialog.open) dialog.close()
-    if (!next) return
-    confirm.disabled = next.busy
-    setText(nameProblem, next.name_problem)
-    dialogName.setAttribute("aria-invalid", String(Boolean(next.name_problem)))
-    setText(dialogProblem, next.problem)
-  }
+  const saving = templateDialog("Save as template", "Save template", "template", {
+    save: (title, description) => act({type: "save", name: title, description}), cancel: () => act({type: "cancel_save"}),
+  })
 
-  const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
-    el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
-  const bones = el("div", {class: "bones", "aria-hidden": "true"}, ...Array.from({length: 4}, () => el("div", {class: "bone"})))
+  const failed = notice("bad", el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
+  const wait = bones(4)
   const body = el("div", {class: "columns", hidden: true}, el("div", {class: "left"},
     el("section", {class: "surface load", "aria-label": "Template"},
       el("div", {class: "pick"}, el("span", {class: "label"}, "Load template"), el("span", {class: "box"}, select, clear)),
       el("div", {class: "pick"}, el("span", {class: "label"}, "Name of the training"), name),
-      el("p", {class: "loaded"}, hint, revert)),
+      loaded),
     groups, el("p", {class: "fold"}, advanced)), side)
 
   listen(model, view, {
     show: ({view: form}) => {
-      notice.hidden = !form.failed
-      setText(notice.firstChild, form.failed)
-      bones.hidden = !form.loading
+      failed.show(form.failed)
+      wait.hidden = !form.loading
       body.hidden = !form.groups
       if (!form.groups) return
       const template = form.template
@@ -282,6 +244,7 @@ export function render({model, view}) {
       setText(hint, template.hint.text)
       hint.title = template.hint.title
       revert.hidden = !template.hint.revert
+      loaded.hidden = !template.hint.text
       if (inSight() !== name) name.value = form.name
       drawGroups(form.groups, form.advanced)
       setText(advanced, form.advanced ? "Hide advanced fields" : "Show advanced fields")
@@ -298,10 +261,10 @@ export function render({model, view}) {
       update.hidden = !template.hint.revert
       setText(update, `Update ${template.loaded}`)
       update.title = `Save these changes in the template ${template.loaded}`
-      drawDialog(form.save)
+      saving.show(form.save)
     },
     keep: ({draft}) => remember("draft", JSON.stringify(draft)),
   })
   act({type: "draft", draft: JSON.parse(recall("draft") ?? "null")})
-  return el("div", {class: "page"}, el("h1", {}, "New training"), notice, bones, body, dialog)
+  return el("div", {class: "page"}, el("h1", {}, "New training"), failed.box, wait, body, saving.box)
 }

@@ -20,14 +20,8 @@ export function render({model, view}) {
     }, label, el("b", {}, String(count)))))
   })
 
-  let typing = null
-  const search = el("input", {
-    type: "search", placeholder: "Search name, model, tag, note", "aria-label": "Search trainings", maxlength: 200,
-    oninput: () => {
-      clearTimeout(typing)
-      typing = setTimeout(() => act({type: "search", q: search.value}), 250)
-    },
-  })
+  const {box: search, show: showSearch} = searchBox(view, "Search trainings", "Search name, model, tag, note",
+    (q) => act({type: "search", q}))
 
   const field = el("select", {"aria-label": "Field"})
   const sign = el("select", {"aria-label": "Comparison"})
@@ -303,11 +297,9 @@ export function render({model, view}) {
     }
   })
 
-  const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
-    el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
-  const refused = el("div", {class: "notice warn", role: "alert", hidden: true}, el("span"),
-    el("button", {type: "button", onclick: () => act({type: "clear"})}, "Show all trainings"))
-  const bones = el("div", {class: "bones", "aria-hidden": "true"}, ...Array.from({length: 5}, () => el("div", {class: "bone"})))
+  const failed = notice("bad", el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
+  const refused = notice("warn", el("button", {type: "button", onclick: () => act({type: "clear"})}, "Show all trainings"))
+  const wait = bones(5)
   const more = el("button", {type: "button", class: "more", hidden: true, onclick: () => act({type: "more"})}, "Show more")
   // Who scrolls to the end wants to see more: it is asked for once for every end that there is.
   let asked = 0
@@ -321,19 +313,17 @@ export function render({model, view}) {
   view.studio_more.observe(more)
 
   listen(model, view, {show: ({view: list}) => {
-    notice.hidden = !list.failed
-    if (list.failed) setText(notice.firstChild, list.failed)
-    bones.hidden = !list.loading
+    failed.show(list.failed)
+    wait.hidden = !list.loading
     if (list.loading || !list.order) return
     drawFilters({filters: list.filters, status: list.status})
-    if (view.shadow_el.activeElement !== search && search.value !== list.q) search.value = list.q
+    showSearch(list.q)
     drawFields({fields: list.fields, signs: list.signs})
     drawConditions(list.where)
     drawTags(list.tags)
     drawGroups(list.groups)
     group.value = list.group
-    refused.hidden = !list.refused
-    setText(refused.firstChild, list.refused ?? "")
+    refused.show(list.refused)
     order = list.order
     if (order.length < asked) asked = 0
     for (const value of list.rows) {
@@ -377,5 +367,5 @@ export function render({model, view}) {
   table.hidden = true
   return el("section", {class: "surface", "aria-label": "Trainings"},
     el("div", {class: "top"}, el("h1", {}, "Trainings"), filterBar, search), second,
-    notice, refused, el("div", {class: "sticky"}, bar, asking), bones, table, empty, more)
+    failed.box, refused.box, el("div", {class: "sticky"}, bar, asking), wait, table, empty, more)
 }

@@ -22,9 +22,9 @@ TEMPLATE = "template-"
 class NewTrainingPage:
     """What is typed is kept by the browser tab and checked by the server after every change.
 
-    Its address names the loaded template. `from=ID` fills the form with a training's configuration, `save` opens the
-    dialog that saves it, and `fresh` loads the address's template anew whatever the draft says; all three are left out
-    of the address again.
+    Its address names the loaded template. `from=ID` fills the form with a training's configuration, `model` and
+    `dataset` choose these, `save` opens the dialog that saves it, and `fresh` loads the address's template anew
+    whatever the draft says; all of these are left out of the address again.
     """
 
     title = "New training"
@@ -96,6 +96,10 @@ class NewTrainingPage:
                 form.use(training.config)
             elif wanted and (self._route.get("fresh") or form.template is None or form.template.id != wanted):
                 form.load(wanted)
+            if model := self._route.get("model"):
+                form.edit("model", model)
+            if dataset := self._route.get("dataset"):
+                form.edit("datasets", [dataset])
             self._ready = True
             self._address()
             self._changed()

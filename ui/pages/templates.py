@@ -6,23 +6,30 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
+
 from ..components.template_list import TemplateList
 from ..feed import Cursor
 from ..gateway import ApiError, ApiRefused, Template, TemplatePage
 from ..session import Refresh, Route, Session, unparse
-from ..state.templates import templates_page
+from ..state.templates import EXPORT, TemplatesView, templates_page
+from .template_history import TemplateHistory
+from .template_import import TemplateImport
 
 TEMPLATE = "template-"
 
 
 class TemplatesPage:
-    """Every template, live; the search is part of the address."""
+    """Every template, live; what the list shows is part of its address, what is selected in it is not.
+
+    As with trainings, only rows that are shown are selected.
+    """
 
     title = "Templates"
 
     def __init__(self, session: Session, route: Route) -> None:
         self._session = session
-        self._q = route.get("q", "")
+        self._view = TemplatesView.of(route)
         self._cursor = Cursor(session.feed)
         self._refresh = Refresh(session, self._ask, pause=0.2)
         self._answer: TemplatePage | None = None
@@ -30,7 +37,10 @@ class TemplatesPage:
         self._said = ""
         self._tone = ""
         self._deleted: Template | None = None
+        self._selected: set[str] = set()
         self._edit: dict[str, Any] | None = None
+        self._import = TemplateImport(session, self._show, self._imported)
+        self._history = TemplateHistory(session, self._show)
         self._list = TemplateList(sizing_mode="stretch_width")
         self._list.on_action(self._act)
 
@@ -45,29 +55,34 @@ class TemplatesPage:
         events = self._cursor.take()
         if events is None:
             self._cursor.position = self._session.feed.position
-        changed = events is None or any(recorded.stream.startswith(TEMPLATE) for recorded in events)
-        if changed or (self._failed and self._session.feed.away is None):
+        changed = None if events is None else {one.stream for one in events if one.stream.startswith(TEMPLATE)}
+        if changed is None or changed:
+            self._refresh.want()
+            self._import.look_again()
+            if changed is None or TEMPLATE + self._history.id in changed:
+                self._history.look_again()
+        elif self._failed and self._session.feed.away is None:
             self._refresh.want()
 
     def close(self) -> None:
         self._refresh.stop()
 
     async def _ask(self) -> None:
-        q = self._q
+        view = self._view
         try:
-            answer = await self._session.gateway.templates(q=q)
+            answer = await self._session.gateway.templates(q=view.q, sort=view.sort)
         except ApiError as error:
             reason = f"The templates could not be loaded: {error}"
             self._session.change(lambda: self._fail(reason))
         else:
-            self._session.change(lambda: self._take(answer, q))
+            self._session.change(lambda: self._take(answer, view))
 
     def _fail(self, reason: str) -> None:
         self._failed = reason
         self._show()
 
-    def _take(self, answer: TemplatePage, q: str) -> None:
-        if q == self._q:
+    def _take(self, answer: TemplatePage, asked: TemplatesView) -> None:
+        if (asked.q, asked.sort) == (self._view.q, self._view.sort):
             self._failed = ""
             self._answer = answer
             self._show()
@@ -80,19 +95,35 @@ class TemplatesPage:
             "tone": self._tone,
             "undo": self._deleted is not None,
             "edit": self._edit,
+            "import": self._import.view(),
+            "history": self._history.view(),
+            "export": EXPORT,
         }
         if self._answer is not None:
-            shown |= templates_page(self._q, self._answer.data)
+            self._selected &= {one.id for one in self._answer.data if self._view.finds(one)}
+            shown |= templates_page(self._view, self._answer.data, selected=self._selected)
         self._list.present(shown)
 
     def _act(self, kind: str, message: dict[str, Any]) -> None:
-        gateway = self._session.gateway
+        if self._import.act(kind, message) or self._history.act(kind, message):
+            return
         template = self._found(message.get("template"))
+        if template is not None:
+            self._act_on(template, kind)
+            return
+        gateway = self._session.gateway
+        said = {name: str(value) for name, value in message.items() if isinstance(value, str)}
         match kind:
             case "search":
-                self._q = str(message.get("q", "")).strip()[:200]
-                self._session.router.replace(unparse({"page": "templates", "q": self._q}))
-                self._refresh.want(now=True)
+                self._look(q=said.get("q", "").strip()[:200])
+            case "sort":
+                self._look(sort=said.get("sort", ""))
+            case "filter" if said.get("kind") in ("architecture", "model", "dataset"):
+                self._look(**{said["kind"]: said.get("key", "")})
+            case "clear":
+                self._look(q="", architecture="", model="", dataset="")
+            case "select":
+                self._select(message.get("ids"), on=message.get("on") is True)
             case "retry":
                 self._refresh.want(now=True)
             case "dismiss":
@@ -100,15 +131,29 @@ class TemplatesPage:
             case "undo" if self._deleted is not None:
                 deleted = self._deleted
                 self._do(lambda: gateway.restore_template(deleted.id), f"{deleted.name} is back.")
-            case "favourite" if template is not None:
+            case "cancel":
+                self._edit = None
+                self._show()
+            case "save" if self._edit is not None and not self._edit["busy"]:
+                self._edit = {**self._edit, "busy": True, "name_problem": "", "problem": ""}
+                self._show()
+                changes = {"name": said.get("name", ""), "description": said.get("description", "")}
+                self._session.spawn(self._save(self._edit["id"], self._edit["version"], changes))
+
+    def _act_on(self, template: Template, kind: str) -> None:
+        gateway = self._session.gateway
+        match kind:
+            case "favourite":
                 self._do(
                     lambda: gateway.edit_template(template.id, template.version, favourite=not template.favourite), ""
                 )
-            case "duplicate" if template is not None:
+            case "duplicate":
                 self._do(lambda: gateway.duplicate_template(template.id), f"{template.name} was duplicated.")
-            case "delete" if template is not None:
+            case "delete":
                 self._do(lambda: gateway.delete_template(template.id), f"{template.name} was deleted.", template)
-            case "edit" if template is not None:
+            case "history":
+                self._history.open(template)
+            case "edit":
                 self._edit = {
                     "opened": uuid.uuid4().hex,
                     "id": template.id,
@@ -120,14 +165,23 @@ class TemplatesPage:
                     "busy": False,
                 }
                 self._show()
-            case "cancel":
-                self._edit = None
-                self._show()
-            case "save" if self._edit is not None and not self._edit["busy"]:
-                self._edit = {**self._edit, "busy": True, "name_problem": "", "problem": ""}
-                self._show()
-                changes = {"name": str(message.get("name", "")), "description": str(message.get("description", ""))}
-                self._session.spawn(self._save(self._edit["id"], self._edit["version"], changes))
+
+    def _look(self, **changes: str) -> None:
+        view = TemplatesView.of(msgspec.structs.replace(self._view, **changes).route())
+        if view == self._view:
+            return
+        ask = (view.q, view.sort) != (self._view.q, self._view.sort)
+        self._view = view
+        self._session.router.replace(unparse(view.route()))
+        if ask:
+            self._refresh.want(now=True)
+        else:
+            self._show()
+
+    def _select(self, ids: Any, *, on: bool) -> None:
+        wanted = {id for id in ids if isinstance(id, str)} if isinstance(ids, list) else set[str]()
+        self._selected = self._selected | wanted if on else self._selected - wanted
+        self._show()
 
     def _found(self, template_id: Any) -> Template | None:
         known = self._answer.data if self._answer is not None else ()
@@ -138,6 +192,10 @@ class TemplatesPage:
         self._tone = tone
         self._deleted = deleted
         self._show()
+
+    def _imported(self, said: str) -> None:
+        self._say(said)
+        self._refresh.want(now=True)
 
     def _do(self, work: Callable[[], Awaitable[Any]], said: str, deleted: Template | None = None) -> None:
         """Ask for `work` and say that it was done, or why not. `deleted` can be brought back afterwards."""
@@ -164,7 +222,12 @@ class TemplatesPage:
 
             def fail() -> None:
                 if self._edit is not None:
-                    self._edit = {**self._edit, "busy": False, "name_problem": at_name, "problem": problem}
+                    again, now = "", self._found(template_id)
+                    if now is not None and now.version > version:
+                        # Who has read that somebody else changed it may still want this.
+                        self._edit = {**self._edit, "version": now.version}
+                        again = " Save again to put this in its place."
+                    self._edit = {**self._edit, "busy": False, "name_problem": at_name, "problem": problem + again}
                 self._show()
 
             self._session.change(fail)

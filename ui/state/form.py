@@ -37,6 +37,9 @@ _KEY_DEFAULTS = (
 )
 """Defaults that a template's name and description tell although nobody typed them."""
 
+_FITS = 12
+"""Characters that the narrowest field, on a phone, has room for."""
+
 _GONE = "This template does not exist any more"
 
 _THOUSANDS = re.compile(r"^\d{1,3}(,\d{3})+(\.\d+)?$")
@@ -379,7 +382,7 @@ class Form:
             "placeholder": self._placeholder(field),
             "problem": problem,
             "options": [[option, option] for option in field.options],
-            "note": "",
+            "note": f"default: {field.default}" if _long_rule(field) else "",
         }
         match field.name:
             case "model":
@@ -420,6 +423,8 @@ class Form:
         if field.name in ("training_layers", "hook_types") and self.inputs[READING] == "folder":
             return "not told"
         if value is None or value == ():
+            if field.kind in ("number", "text"):
+                return "" if _long_rule(field) else field.default
             return f"default: {field.default}" if field.default else ""
         shown = typed(field, _rounded(value))
         if isinstance(shown, list):
@@ -512,6 +517,11 @@ def _can_hold(name: Any, raw: Any) -> bool:
     if name not in BY_NAME or type(raw) is not type(typed(BY_NAME[name], None)):
         return False
     return not isinstance(raw, list) or all(isinstance(item, str) for item in raw)
+
+
+def _long_rule(field: Field) -> bool:
+    """Whether the default is a rule that a narrow field would cut: it stands below the field then."""
+    return field.kind in ("number", "text") and len(field.default) > _FITS
 
 
 def _optional(field: Field) -> bool:

@@ -172,8 +172,8 @@ class TemplateDocument(msgspec.Struct, frozen=True, kw_only=True):
 class ImportedEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an import would make of the document's entry at `index`.
 
-    An `identical` one is there already; a `conflicting` one has the name of `template_id` and another content;
-    `reason` says why an `invalid` one cannot be taken in.
+    An `identical` one is there already; a `conflicting` one has the name of `template_id` and another content, in what
+    `differs` names (`description`, `config.FIELD`); `reason` says why an `invalid` one cannot be taken in.
     """
 
     index: int
@@ -181,6 +181,7 @@ class ImportedEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     outcome: Literal["new", "identical", "conflicting", "invalid"]
     reason: str | None = None
     template_id: str | None = None
+    differs: tuple[str, ...] = ()
 
 
 class ImportPreview(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,6 +218,41 @@ class Datasets(msgspec.Struct, frozen=True, kw_only=True):
 
     data: list[DatasetRegistered]
     position: int
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
+    """Who registered a model or data set last, and when (µs since 1970, UTC), and how many use it.
+
+    Both counts are by the name that the configurations give: an id, a path or a hub id.
+    """
+
+    registered_at: int
+    registered_by: str | None
+    trainings: dict[str, int]
+    templates: dict[str, int]
+
+
+class CatalogueUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What every registered model and data set is used by, by its id."""
+
+    models: dict[str, Use]
+    datasets: dict[str, Use]
+    position: int
+
+
+class Inspecting(msgspec.Struct, frozen=True, kw_only=True):
+    """An inspection that goes on: of which kind and source, for how many seconds, and what it does now."""
+
+    kind: Literal["model", "dataset", "activations"]
+    source: str
+    seconds: float
+    doing: str
+
+
+class Inspectings(msgspec.Struct, frozen=True, kw_only=True):
+    """The inspections that go on now."""
+
+    data: list[Inspecting]
 
 
 class InspectedModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
+from duckdb import DuckDBPyConnection
 
 from core.catalogue import InspectionFailed
 from core.commands import RegisterDataset, RegisterModel
@@ -26,6 +29,38 @@ async def list_datasets(call: Call) -> answers.Datasets:
     """The registered data sets."""
     rows, position = await call.studio.snapshot(catalog.datasets)
     return answers.Datasets(data=rows, position=position)
+
+
+async def list_catalogue_uses(call: Call) -> answers.CatalogueUse:
+    """What models and data sets are used by: trainings that are not deleted, and templates."""
+
+    def read(con: DuckDBPyConnection) -> tuple[dict[str, answers.Use], dict[str, answers.Use]]:
+        return _uses(catalog.model_uses(con)), _uses(catalog.dataset_uses(con))
+
+    (models, datasets), position = await call.studio.snapshot(read)
+    return answers.CatalogueUse(models=models, datasets=datasets, position=position)
+
+
+async def list_inspections(call: Call) -> answers.Inspectings:
+    """The inspections of models and data sets that go on now, the oldest first."""
+    return answers.Inspectings(
+        data=[
+            answers.Inspecting(kind=one.kind, source=one.source, seconds=one.seconds, doing=one.doing)
+            for one in call.studio.inspections.going_on()
+        ]
+    )
+
+
+def _uses(found: Iterable[catalog.Use]) -> dict[str, answers.Use]:
+    return {
+        one.id: answers.Use(
+            registered_at=one.registered_at,
+            registered_by=one.actor,
+            trainings=one.trainings,
+            templates=one.templates,
+        )
+        for one in found
+    }
 
 
 async def inspect_model(call: Call) -> answers.InspectedModel:

@@ -178,6 +178,8 @@ OPERATIONS: tuple[Operation, ...] = (
         body=RegisterDataset,
         refusals=(413, 415, 422),
     ),
+    Operation("GET", "catalogue/uses", catalogue.list_catalogue_uses, a.CatalogueUse),
+    Operation("GET", "catalogue/inspections", catalogue.list_inspections, a.Inspectings),
     Operation("GET", "devices", system.list_devices, a.Devices),
     Operation(
         "GET",

@@ -150,8 +150,10 @@ async def restore_template(call: Call) -> answers.Template:
             name, problem = _checked_name(name, await studio.query(templates.names), row.id)
             if problem is not None:
                 raise problems.invalid([problem])
-        events: list[Event] = [TemplateRestored()] if row.deleted else []
-        await _record(call, row.id, events + _changes(row, name, description, config))
+        events = _changes(row, name, description, config)
+        if row.deleted or events:
+            events.insert(0, TemplateRestored(version=command.version))
+        await _record(call, row.id, events)
         return _answer(await _template(call))
 
 
@@ -294,7 +296,10 @@ def _entries(document: Mapping[str, Any], rows: list[TemplateRow]) -> list[_Entr
         elif (row.description, row.config) == (entry.description, entry.config):
             told = {"outcome": "identical", "template_id": row.id}
         else:
-            told = {"outcome": "conflicting", "template_id": row.id}
+            differs = [*templates.differing(row.config, entry.config)]
+            if row.description != entry.description:
+                differs.insert(0, "description")
+            told = {"outcome": "conflicting", "template_id": row.id, "differs": tuple(differs)}
         entries.append(msgspec.structs.replace(entry, preview=msgspec.structs.replace(entry.preview, **told)))
     return entries
 

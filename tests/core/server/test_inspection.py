@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,27 @@ async def test_who_gives_up_does_not_end_the_inspection_for_the_others(monkeypat
     leaving.cancel()
     go.set()
     assert await staying == TINY
+
+
+async def test_what_an_inspection_does_is_told_as_long_as_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, go = threading.Event(), threading.Event()
+
+    def look(source: str, *, on_progress: Callable[[str], None], **options: object) -> ModelRegistered:
+        on_progress("reading the configuration")
+        said.set()
+        assert go.wait(20)
+        return TINY
+
+    monkeypatch.setattr(inspection, "inspect_model", look)
+    inspections = Inspections()
+    asked = asyncio.create_task(inspections.model(RegisterModel(source="owner/tiny")))
+    assert await asyncio.to_thread(said.wait, 20)
+    (one,) = inspections.going_on()
+    assert (one.kind, one.source, one.doing) == ("model", "owner/tiny", "reading the configuration")
+    assert one.seconds >= 0
+    go.set()
+    assert await asked == TINY
+    assert inspections.going_on() == ()
 
 
 async def test_what_cannot_be_a_path_or_a_hub_id_is_refused_without_a_child(tmp_path: Path) -> None:

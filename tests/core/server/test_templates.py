@@ -156,6 +156,14 @@ async def test_history_tells_who_changed_what_and_every_version_comes_back(clien
     answer = await post(client, f"templates/{template}/restore", version=1)
     row = answer.json()
     assert (row["name"], row["config"]["k"], row["deleted"], row["favourite"]) == ("one", 8, False, True)
+    history = await client.get(f"templates/{template}/history")
+    assert [(one["type"], one["restored"], one["changed"]) for one in history["data"][:3]] == [
+        ("TemplateEdited", None, ["config.k", "config.seed"]),
+        ("TemplateRenamed", None, ["name"]),
+        ("TemplateRestored", 1, ["deleted"]),
+    ]
+    same = (await post(client, f"templates/{template}/restore", version=8)).json()
+    assert same["version"] == row["version"] == 8
     assert list(errors(await post(client, f"templates/{template}/restore", version=99))) == ["version"]
     await save(client, "two")
     assert list(errors(await post(client, f"templates/{template}/restore", version=2))) == ["name"]
@@ -229,6 +237,8 @@ async def test_an_import_tells_what_it_would_do_and_does_all_that_was_chosen_or_
     assert [one["outcome"] for one in preview] == outcomes
     assert [one["index"] for one in preview] == list(range(8))
     assert [one.get("template_id") for one in preview[:4]] == [None, same, other, third]
+    lost = ["config.model", "config.datasets", "config.k"]
+    assert [one.get("differs") for one in preview[:4]] == [None, None, lost, ["description", *lost]]
     assert "k must be" in preview[4]["reason"] and "kk is not" in preview[4]["reason"]
     assert preview[5]["reason"] == "name 'new' is that of entry 0 too."
     assert "object" in preview[6]["reason"]

@@ -1,0 +1,29 @@
+"""The catalogue over HTTP: who registered what, and which trainings and templates use it."""
+
+from __future__ import annotations
+
+from server_harness import TINY, Client
+
+
+async def test_the_catalogue_tells_what_uses_it_by_the_name_that_was_given(client: Client) -> None:
+    first = await client.create(k=4)
+    await client.create(k=4, model=TINY.source)
+    bodies = ({"model": "tiny", "datasets": ["words", "elsewhere"]}, {"datasets": ["words"]}, {"model": "unheard"})
+    for number, config in enumerate(bodies):
+        answer = await client.http.post("/api/v1/templates", json={"name": f"t{number}", "config": config})
+        assert answer.status_code == 201, answer.text
+    found = await client.get("catalogue/uses")
+    tiny, words = found["models"]["tiny"], found["datasets"]["words"]
+    assert tiny["trainings"] == {"tiny": 1, TINY.source: 1}
+    assert tiny["templates"] == {"tiny": 1}
+    assert (words["trainings"], words["templates"]) == ({"words": 2}, {"words": 2})
+    assert tiny["registered_at"] > 0 and tiny["registered_by"] is None
+    assert found["models"]["demo"]["registered_by"] == "launcher"
+    assert found["models"]["demo"]["trainings"] == {}
+    # What is deleted uses nothing any more.
+    await client.http.delete(f"/api/v1/templates/{answer.json()['id']}")
+    await client.control(first, "stop")
+    await client.until(first, "stopped")
+    assert (await client.http.delete(f"/api/v1/trainings/{first}")).status_code == 200
+    assert (await client.get("catalogue/uses"))["models"]["tiny"]["trainings"] == {TINY.source: 1}
+    assert (await client.get("catalogue/inspections"))["data"] == []
