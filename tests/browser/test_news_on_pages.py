@@ -93,7 +93,7 @@ def test_an_end_is_told_once_on_whatever_page_and_tabs_say_how_far_a_training_is
     for tab in (listed, page):
         tab.idle()
         tab.page.evaluate(LONG_WAITS)
-    toasts = [tab.page.get_by_role("log", name="News").get_by_role("listitem") for tab in (listed, page)]
+    toasts = [tab.page.get_by_role("region", name="News").locator(".toast") for tab in (listed, page)]
     studio.set(found[0], status="completed")
     studio.emit(found[0], TrainingCompleted(step=2_000))
     for told in toasts:
@@ -134,7 +134,7 @@ def test_a_bulk_actions_outcome_is_told_where_one_has_gone_meanwhile(
     tab.page.get_by_role("link", name="Activity", exact=True).click()
     expect(tab.page.get_by_role("heading", name="Activity")).to_be_visible()
     studio.let_go()
-    expect(tab.page.get_by_role("log", name="News")).to_contain_text("2 trainings deleted.")
+    expect(tab.page.get_by_role("region", name="News")).to_contain_text("2 trainings deleted.")
 
 
 def test_activity_tells_of_everything_newest_first_live_by_whom_and_as_far_back_as_it_goes(

@@ -93,9 +93,14 @@ export function render({model, view}) {
       rows.get(value.id).update(value)
     }
     place(order)
-    oldest = order.at(-1) ?? ""
-    if (!page.more) asked = ""
     more.hidden = !page.more
+    if (!page.more) asked = ""
+    if (oldest !== (order.at(-1) ?? "")) {
+      // Where the end is in sight again before it was ever seen to be out of it, nobody would hear of it.
+      oldest = order.at(-1) ?? ""
+      view.studio_older.unobserve(more)
+      view.studio_older.observe(more)
+    }
     empty.hidden = page.loading || Boolean(page.failed) || order.length > 0
     end.hidden = page.loading || page.more || page.filtered || order.length === 0
   }})

@@ -2,7 +2,7 @@
 const MOST = 4
 
 export function render({model, view}) {
-  const list = el("ol", {role: "log", "aria-live": "polite", "aria-relevant": "additions", "aria-label": "News"})
+  const list = el("section", {"aria-label": "News", "aria-live": "polite", "aria-relevant": "additions"})
 
   const add = ({tone, title, text, href, label, seconds}) => {
     let timer = null
@@ -14,7 +14,7 @@ export function render({model, view}) {
       clearTimeout(timer)
       if (seconds) timer = setTimeout(leave, seconds * 1000)
     }
-    const item = el("li", {
+    const item = el("div", {
       class: `toast ${tone}`,
       // Nothing goes away under the eyes or hands of who is at it.
       onpointerenter: () => clearTimeout(timer), onpointerleave: wait,

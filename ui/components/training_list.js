@@ -288,7 +288,8 @@ export function render({model, view}) {
     } else {
       node.replaceChildren(
         el("h2", {}, "No trainings yet"),
-        el("p", {class: "quiet"}, "Start one from a terminal; it appears here at once and can be watched while it runs."),
+        el("p", {class: "quiet"}, "Start one here or from a terminal; it appears at once and can be watched while it runs."),
+        el("a", {class: "button main", href: "?page=new"}, "New training"),
         el("p", {}, el("code", {}, "saestudio train --demo"), el("span", {class: "quiet"},
           " trains on the small model that comes with the studio")),
         el("p", {}, el("code", {}, "saestudio train CONFIG.toml"), el("span", {class: "quiet"},
@@ -303,6 +304,7 @@ export function render({model, view}) {
   const more = el("button", {type: "button", class: "more", hidden: true, onclick: () => act({type: "more"})}, "Show more")
   // Who scrolls to the end wants to see more: it is asked for once for every end that there is.
   let asked = 0
+  let seen = 0
   view.studio_more?.disconnect()
   view.studio_more = new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting) && order.length > asked) {
@@ -357,6 +359,12 @@ export function render({model, view}) {
     const none = order.length === 0 && !list.searching
     filterBar.hidden = search.hidden = second.hidden = none
     more.hidden = order.length >= list.matching
+    if (order.length !== seen) {
+      // Where the end is in sight again before it was ever seen to be out of it, nobody would hear of it.
+      seen = order.length
+      view.studio_more.unobserve(more)
+      view.studio_more.observe(more)
+    }
     setText(more, `Show more (${order.length} of ${list.matching})`)
   }, described: ({problem}) => {
     if (!unfolded || !editing) return
