@@ -19,6 +19,7 @@ from events.store import EventStore
 from events.streams import Append
 from events.training import CheckpointSaved, EvaluationMade, MetricsLogged, TrainingResumed
 from projections import logs, metrics, runner, trainings
+from projections.evaluations import Evaluations
 from projections.logs import Logs
 from projections.projection import Projection
 from projections.runner import REBUILD, FoldFailed, NotInStep, Projections, position
@@ -74,7 +75,7 @@ class Shaky(Logs):
 @pytest.fixture
 def shaky() -> Sequence[Projection]:
     Shaky.fails = False
-    return [Trainings(), Shaky()]
+    return [Trainings(), Evaluations(), Shaky()]
 
 
 def test_an_append_is_seen_by_the_query_after_it(store: EventStore) -> None:
