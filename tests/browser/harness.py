@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from playwright.sync_api import Error as PlaywrightError
-from playwright.sync_api import Page
+from playwright.sync_api import Page, WebSocketRoute
 from scripted_studio import Studio, serving
 from starlette.applications import Starlette
 from starlette.responses import Response
@@ -198,6 +199,40 @@ class Tab:
         return box["x"] + inner["left"], inner["width"], box["y"] + inner["middle"]
 
 
+class Held:
+    """What the server sends to a page that is loaded from now on, kept back when a test wants that."""
+
+    def __init__(self, page: Page) -> None:
+        self.messages: list[str | bytes] = []
+        self._from: str | None = None
+        self._socket: WebSocketRoute | None = None
+        page.route_web_socket(re.compile("/ws"), self._route)
+
+    def hold(self, word: str = "") -> None:
+        """Keep everything back from the next message on that contains `word`."""
+        self._from = word
+
+    def release(self) -> None:
+        """Let through what was kept back, and whatever comes."""
+        self._from = None
+        assert self._socket is not None
+        for message in self.messages:
+            self._socket.send(message)
+        self.messages.clear()
+
+    def _route(self, socket: WebSocketRoute) -> None:
+        self._socket = socket
+        self.messages.clear()
+        socket.connect_to_server().on_message(self._coming)
+
+    def _coming(self, message: str | bytes) -> None:
+        wanted = self._from is not None and (not self._from or (isinstance(message, str) and self._from in message))
+        if self.messages or wanted:
+            self.messages.append(message)
+        elif self._socket is not None:
+            self._socket.send(message)
+
+
 def drag(tab: Tab, chart: str, begin: float, end: float) -> None:
     """Drag over a chart, from one part of its frame's width to another."""
     x, width, y = tab.frame(chart)
@@ -238,7 +273,10 @@ class Dashboard:
             stack.callback(self._end, process)
             wait_until(lambda: self._socket.exists() or process.poll() is not None, "the dashboard's socket")
             assert process.poll() is None, self._log.read_text()
-            port = stack.enter_context(serving(_front(self._socket)))
+            open_: set[int] = set()
+            port = stack.enter_context(serving(_front(self._socket, open_)))
+            # A tab that has just been closed says goodbye through the proxy, whose loop has to see the end of it.
+            stack.callback(lambda: wait_until(lambda: not open_, "the tabs' sockets to be closed"))
             self.url = f"http://127.0.0.1:{port}/"
             yield self
 
@@ -260,8 +298,11 @@ class Dashboard:
             process.kill()
 
 
-def _front(socket: Path) -> ASGIApp:
-    """The real proxy at the root, and below `/under/a/prefix/` with the prefix taken away."""
+def _front(socket: Path, open_: set[int]) -> ASGIApp:
+    """The real proxy at the root, and below `/under/a/prefix/` with the prefix taken away.
+
+    While a WebSocket passes through it, there is something in `open_`.
+    """
     prefix = "/under/a/prefix"
 
     @contextlib.asynccontextmanager
@@ -274,7 +315,14 @@ def _front(socket: Path) -> ASGIApp:
         if scope["path"].startswith(prefix):
             path = scope["path"].removeprefix(prefix)
             scope = {**scope, "path": path, "raw_path": path.encode()}
-        await scope["app"].state.proxy(scope, receive, send)
+        if scope["type"] != "websocket":
+            await scope["app"].state.proxy(scope, receive, send)
+            return
+        open_.add(id(scope))
+        try:
+            await scope["app"].state.proxy(scope, receive, send)
+        finally:
+            open_.discard(id(scope))
 
     return Starlette(routes=[Mount("/", front)], lifespan=lifespan)
 

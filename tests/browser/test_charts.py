@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from charted import LINES, SPIKES, spiked
-from harness import Dashboard, Tab, drag, wait_until
+from harness import Dashboard, Held, Tab, drag, wait_until
 from playwright.sync_api import expect
 
 from events.training import Sae
@@ -146,14 +146,20 @@ def test_choices_change_every_chart_and_survive_a_reload_and_live_steps(dashboar
     wait_until(lambda: tab.steps()[-1] == 310, "live steps")
     assert len(tab.steps("loss_1~")) == 310
     assert tab.steps() == list(range(1, 311))
+    held = Held(page)
     page.reload()
     wait_until(lambda: tab.steps() and drawn() == wanted, "the choices after a reload")
     expect(page.get_by_label("Log scale")).to_be_checked()
     expect(page.get_by_role("button", name="Tokens", exact=True)).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_text("100 steps")).to_be_visible()
-    page.get_by_label("Log scale").uncheck()
+    # The answer to one choice does not undo the next, however late it comes.
+    held.hold('"choices"')
     page.get_by_role("button", name="Time", exact=True).click()
+    wait_until(lambda: page.evaluate("true") and held.messages, "the answer")
+    page.get_by_label("Log scale").uncheck()
+    held.release()
     wait_until(lambda: drawn()["x"][0] == "time" and not drawn()["log"], "the other choices")
+    expect(page.get_by_label("Log scale")).not_to_be_checked()
     assert tab.steps("time") == sorted(tab.steps("time"))
 
 

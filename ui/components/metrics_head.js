@@ -14,10 +14,11 @@ export function render({model, view}) {
   const act = (message) => model.send_msg(message)
   let choices = {}
   let spans = []
+  const choosing = chooser(act)
   const choose = (change) => {
     choices = {...choices, ...change}
     keepChoices(choices)
-    act({type: "choose", ...choices})
+    choosing.choose(choices)
   }
 
   const legend = el("div", {class: "legend", role: "group", "aria-label": "Lines"})
@@ -63,19 +64,20 @@ export function render({model, view}) {
     if (focused != null) node.querySelector(`[data-line="${focused}"]`)?.focus()
   })
   const drawChoices = part(controls, (said) => {
-    choices = said.choices
     spans = said.spans
+    range.max = spans.length - 1
+    if (!choosing.knows(said)) return
+    choices = said.choices
     for (const button of axes.children)
       button.setAttribute("aria-pressed", String(button.dataset.axis === choices.axis))
     log.checked = choices.log
-    range.max = spans.length - 1
     range.value = Math.max(0, spans.findIndex(({span}) => span === choices.smoothing))
     say()
   })
 
   listen(model, view, {show: ({view: head}) => {
     drawLegend(head.lines)
-    drawChoices({choices: head.choices, spans: head.spans})
+    drawChoices({choices: head.choices, spans: head.spans, heard: head.heard})
     setText(toggle, head.open ? "Hide" : "Show live metrics")
     toggle.setAttribute("aria-expanded", String(head.open))
     controls.hidden = !head.open
@@ -92,7 +94,10 @@ export function render({model, view}) {
     else bones.removeAttribute("aria-label")
   }})
   const kept = keptChoices()
-  if (kept) act({type: "choose", ...kept})
+  if (kept) {
+    choices = kept
+    choosing.choose(kept)
+  }
   return el("section", {"aria-label": "Live metrics"},
     el("div", {class: "top"}, el("h2", {}, "Live metrics"), legend, zoom, controls, toggle), notice, waiting, bones)
 }

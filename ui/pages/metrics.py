@@ -60,6 +60,7 @@ class MetricsSection:
         self._series: Series | None = None
         self._charts: LiveCharts | None = None
         self._choices = Choices()
+        self._heard: Any = None
         self._zoom: tuple[float, float] | None = None
         self._zoomed: tuple[float, float] | None = None
         self._hidden: set[int] = set()
@@ -300,6 +301,7 @@ class MetricsSection:
                 "loading": loading,
                 "bones": charts if self._charts is None else 0,
                 "choices": msgspec.to_builtins(self._choices),
+                "heard": self._heard,
                 "spans": [{"span": span, "label": f"{count(span)} steps" if span else "off"} for span in SPANS],
                 "zoom": zoom_text(self._choices.axis, self._zoomed),
                 "csv": f"api/v1/trainings/{quote(self._id, safe='')}/metrics?format=csv",
@@ -330,17 +332,17 @@ class MetricsSection:
                     self._charts.show_line(index, visible=index not in self._hidden)
                     self._show()
             case "choose":
+                self._heard = message.get("number")
                 self._choose(Choices.of(message))
             case "whole":
                 self._whole()
 
     def _choose(self, choices: Choices) -> None:
-        if choices == self._choices:
-            return
-        self._choices = choices
-        if self._charts is not None and self._series is not None:
-            self._zoom = self._zoomed = None
-            self._charts.choose(choices, self._series.columns)
+        if choices != self._choices:
+            self._choices = choices
+            if self._charts is not None and self._series is not None:
+                self._zoom = self._zoomed = None
+                self._charts.choose(choices, self._series.columns)
         self._show()
 
     def _toggle(self) -> None:
