@@ -212,13 +212,18 @@ class Held:
         """Keep everything back from the next message on that contains `word`."""
         self._from = word
 
+    def first(self) -> None:
+        """Let the first of what was kept back through, and go on keeping the rest."""
+        assert self._socket is not None
+        self._socket.send(self.messages.pop(0))
+        self._from = ""
+
     def release(self) -> None:
         """Let through what was kept back, and whatever comes."""
         self._from = None
-        assert self._socket is not None
-        for message in self.messages:
-            self._socket.send(message)
-        self.messages.clear()
+        while self.messages:
+            assert self._socket is not None
+            self._socket.send(self.messages.pop(0))
 
     def _route(self, socket: WebSocketRoute) -> None:
         self._socket = socket
