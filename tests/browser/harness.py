@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -198,45 +199,43 @@ class Tab:
         return box["x"] + inner["left"], inner["width"], box["y"] + inner["middle"]
 
 
-class SlowLine:
-    """Holds back what the dashboard sends to a page that is opened after this, for as long as a test wants."""
+class Held:
+    """What the server sends to a page that is loaded from now on, kept back when a test wants that."""
 
     def __init__(self, page: Page) -> None:
-        self._page = page
-        self._holding = False
-        self._held: list[tuple[WebSocketRoute, str | bytes]] = []
-        page.route_web_socket(lambda url: True, self._connect)
+        self.messages: list[str | bytes] = []
+        self._from: str | None = None
+        self._socket: WebSocketRoute | None = None
+        page.route_web_socket(re.compile("/ws"), self._route)
 
-    def _connect(self, near: WebSocketRoute) -> None:
-        def pass_on(message: str | bytes) -> None:
-            if self._holding:
-                self._held.append((near, message))
-            else:
-                near.send(message)
+    def hold(self, word: str = "") -> None:
+        """Keep everything back from the next message on that contains `word`."""
+        self._from = word
 
-        near.connect_to_server().on_message(pass_on)
+    def first(self) -> None:
+        """Let the first of what was kept back through, and go on keeping the rest."""
+        assert self._socket is not None
+        self._socket.send(self.messages.pop(0))
+        self._from = ""
 
-    def hold(self) -> None:
-        """Let nothing pass from now on."""
-        self._holding = True
+    def release(self) -> None:
+        """Let through what was kept back, and whatever comes."""
+        self._from = None
+        while self.messages:
+            assert self._socket is not None
+            self._socket.send(self.messages.pop(0))
 
-    def held(self, text: str) -> int:
-        """How many messages are held back up to the first that contains `text`; 0 without one."""
-        # Playwright hears of messages only while it is asked for something.
-        self._page.evaluate("1")
-        found = [number for number, (_, message) in enumerate(self._held, 1) if text in str(message)]
-        return found[0] if found else 0
+    def _route(self, socket: WebSocketRoute) -> None:
+        self._socket = socket
+        self.messages.clear()
+        socket.connect_to_server().on_message(self._coming)
 
-    def let_pass(self, count: int) -> None:
-        """The first `count` messages that were held back."""
-        for near, message in self._held[:count]:
-            near.send(message)
-        del self._held[:count]
-
-    def open(self) -> None:
-        """Everything that was held back, and what comes."""
-        self.let_pass(len(self._held))
-        self._holding = False
+    def _coming(self, message: str | bytes) -> None:
+        wanted = self._from is not None and (not self._from or (isinstance(message, str) and self._from in message))
+        if self.messages or wanted:
+            self.messages.append(message)
+        elif self._socket is not None:
+            self._socket.send(message)
 
 
 def drag(tab: Tab, chart: str, begin: float, end: float) -> None:
@@ -279,7 +278,10 @@ class Dashboard:
             stack.callback(self._end, process)
             wait_until(lambda: self._socket.exists() or process.poll() is not None, "the dashboard's socket")
             assert process.poll() is None, self._log.read_text()
-            port = stack.enter_context(serving(_front(self._socket)))
+            open_: set[int] = set()
+            port = stack.enter_context(serving(_front(self._socket, open_)))
+            # A tab that has just been closed says goodbye through the proxy, whose loop has to see the end of it.
+            stack.callback(lambda: wait_until(lambda: not open_, "the tabs' sockets to be closed"))
             self.url = f"http://127.0.0.1:{port}/"
             yield self
 
@@ -301,8 +303,11 @@ class Dashboard:
             process.kill()
 
 
-def _front(socket: Path) -> ASGIApp:
-    """The real proxy at the root, and below `/under/a/prefix/` with the prefix taken away."""
+def _front(socket: Path, open_: set[int]) -> ASGIApp:
+    """The real proxy at the root, and below `/under/a/prefix/` with the prefix taken away.
+
+    While a WebSocket passes through it, there is something in `open_`.
+    """
     prefix = "/under/a/prefix"
 
     @contextlib.asynccontextmanager
@@ -315,7 +320,14 @@ def _front(socket: Path) -> ASGIApp:
         if scope["path"].startswith(prefix):
             path = scope["path"].removeprefix(prefix)
             scope = {**scope, "path": path, "raw_path": path.encode()}
-        await scope["app"].state.proxy(scope, receive, send)
+        if scope["type"] != "websocket":
+            await scope["app"].state.proxy(scope, receive, send)
+            return
+        open_.add(id(scope))
+        try:
+            await scope["app"].state.proxy(scope, receive, send)
+        finally:
+            open_.discard(id(scope))
 
     return Starlette(routes=[Mount("/", front)], lifespan=lifespan)
 

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pyarrow.ipc
 import pyarrow.parquet
 import pytest
-from harness import Server, Tab, wait_until
-from playwright.sync_api import WebSocketRoute, expect
+from harness import Held, Server, Tab, wait_until
+from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -147,32 +147,15 @@ def test_what_is_wrong_is_said_with_its_place_and_the_answer_before_stays(server
 def test_what_is_typed_before_the_page_has_heard_anything_stays(server: Server, tab_at: TabAt) -> None:
     tab = tab_at(server.url)
     tab.idle()
-    held: list[str | bytes] = []
-    gates: list[WebSocketRoute] = []
-    opened: list[bool] = []
-
-    def gate(socket: WebSocketRoute) -> None:
-        """From the first message for the editor on, nothing comes from the server until it is let through."""
-        gates.append(socket)
-
-        def coming(message: str | bytes) -> None:
-            if not opened and (held or (isinstance(message, str) and '"statement"' in message)):
-                held.append(message)
-            else:
-                socket.send(message)
-
-        socket.connect_to_server().on_message(coming)
-
-    tab.page.route_web_socket(re.compile("/ws"), gate)
+    held = Held(tab.page)
+    held.hold('"statement"')
     tab.page.goto(f"{server.url}?page=sql&q=VALUES+(1)")
     editor = tab.page.get_by_role("textbox", name="Statement")
     editor.fill("VALUES (42)")
     views = tab.page.get_by_role("navigation", name="Views").get_by_text("metrics", exact=True)
     expect(views).to_have_count(0)
-    wait_until(lambda: tab.page.evaluate("true") and held, "a message for the editor")
-    opened.append(True)
-    for message in held:
-        gates[-1].send(message)
+    wait_until(lambda: tab.page.evaluate("true") and held.messages, "a message for the editor")
+    held.release()
     expect(views).to_be_visible()
     expect(editor).to_have_value("VALUES (42)")
 

@@ -1,11 +1,11 @@
 // Above the chart of an answer: what is drawn of it, and how.
 export function render({model, view}) {
   let choice = {mark: "line", x: "", y: [], series: ""}
-  // Two choices may follow each other faster than the page answers.
+  const choosing = lastChoice((message) => model.send_msg(message))
   const choose = (change) => {
     choice = {...choice, ...change}
     drawChoice(choice)
-    model.send_msg({type: "choose", ...choice})
+    choosing.choose(choice)
   }
   const marks = el("div", {class: "axes", role: "group", "aria-label": "Drawn as"},
     ...[["line", "Lines"], ["points", "Points"], ["bars", "Bars"]].map(([mark, label]) => el("button",
@@ -31,10 +31,10 @@ export function render({model, view}) {
   }
 
   listen(model, view, {show: ({view: head}) => {
-    choice = {mark: head.mark, x: head.x, y: head.y, series: head.series}
     drawX(head.options.x)
     drawSeries(head.options.series)
     drawColumns(head.options.y)
+    if (choosing.knows(head)) choice = {mark: head.mark, x: head.x, y: head.y, series: head.series}
     drawChoice(choice)
     x.value = choice.x
     series.value = choice.series

@@ -2,10 +2,10 @@
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
   let choices = {}
-  // Two choices may follow each other faster than the page answers.
+  const choosing = lastChoice(act)
   const choose = (change) => {
     choices = {...choices, ...change}
-    act({type: "choose", ...choices})
+    choosing.choose(choices)
   }
 
   const runs = el("div", {class: "runs", role: "group", "aria-label": "Runs"})
@@ -166,18 +166,20 @@ export function render({model, view}) {
 
   listen(model, view, {
     show: ({view: head}) => {
-      choices = head.choices
       drawRuns({lines: head.lines, removable: head.removable})
-      for (const button of axes.children) button.setAttribute("aria-pressed", String(button.dataset.axis === choices.axis))
-      log.checked = choices.log
+      drawSaes(head.saes)
       spans = head.spans
       range.max = spans.length - 1
-      range.value = Math.max(0, spans.findIndex(({span}) => span === choices.smoothing))
-      say()
+      if (choosing.knows(head)) {
+        choices = head.choices
+        for (const button of axes.children) button.setAttribute("aria-pressed", String(button.dataset.axis === choices.axis))
+        log.checked = choices.log
+        range.value = Math.max(0, spans.findIndex(({span}) => span === choices.smoothing))
+        say()
+        sae.value = choices.sae
+      }
       zoom.hidden = !head.zoom
       setText(zoomed, head.zoom)
-      drawSaes(head.saes)
-      sae.value = choices.sae
       sae.parentNode.hidden = head.saes.length < 2
       controls.hidden = head.empty
       adding.hidden = head.full

@@ -177,6 +177,16 @@ function menu(label, ...items) {
   return {root: el("span", {}, button, list), button}
 }
 
+// What a person chooses faster than the page answers. A view that has not heard the last choice says nothing about any:
+// it would undo the newer one. The page repeats the `number` of the choice that it heard last as `heard`.
+function lastChoice(send) {
+  let last = 0
+  return {
+    choose: (choices) => send({type: "choose", ...choices, number: ++last}),
+    knows: ({heard}) => last === 0 || heard === last,
+  }
+}
+
 // A component may be drawn more than once; only its newest drawing listens.
 function listen(model, view, handlers) {
   if (view.studio_listener) model.off("msg:custom", view.studio_listener)

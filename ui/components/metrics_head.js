@@ -12,16 +12,13 @@ function keepChoices(choices) {
 
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
-  // What is chosen here is newer than what the server says until its answer to that very choice is there.
   let choices = {}
   let spans = []
-  let turn = 0
+  const choosing = lastChoice(act)
   const choose = (change) => {
     choices = {...choices, ...change}
-    turn += 1
     keepChoices(choices)
-    drawChoices({choices, spans})
-    act({type: "choose", turn, ...choices})
+    choosing.choose(choices)
   }
 
   const legend = el("div", {class: "legend", role: "group", "aria-label": "Lines"})
@@ -66,20 +63,21 @@ export function render({model, view}) {
     }))
     if (focused != null) node.querySelector(`[data-line="${focused}"]`)?.focus()
   })
-  const drawChoices = part(controls, () => {
+  const drawChoices = part(controls, (said) => {
+    spans = said.spans
+    range.max = spans.length - 1
+    if (!choosing.knows(said)) return
+    choices = said.choices
     for (const button of axes.children)
       button.setAttribute("aria-pressed", String(button.dataset.axis === choices.axis))
     log.checked = choices.log
-    range.max = spans.length - 1
     range.value = Math.max(0, spans.findIndex(({span}) => span === choices.smoothing))
     say()
   })
 
   listen(model, view, {show: ({view: head}) => {
     drawLegend(head.lines)
-    spans = head.spans
-    if (head.turn >= turn) choices = head.choices
-    drawChoices({choices, spans})
+    drawChoices({choices: head.choices, spans: head.spans, heard: head.heard})
     setText(toggle, head.open ? "Hide" : "Show live metrics")
     toggle.setAttribute("aria-expanded", String(head.open))
     controls.hidden = !head.open
@@ -96,7 +94,10 @@ export function render({model, view}) {
     else bones.removeAttribute("aria-label")
   }})
   const kept = keptChoices()
-  if (kept) act({type: "choose", turn: ++turn, ...kept})
+  if (kept) {
+    choices = kept
+    choosing.choose(kept)
+  }
   return el("section", {"aria-label": "Live metrics"},
     el("div", {class: "top"}, el("h2", {}, "Live metrics"), legend, zoom, controls, toggle), notice, waiting, bones)
 }

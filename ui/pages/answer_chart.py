@@ -25,6 +25,7 @@ class AnswerChart:
         self._wanted = wanted
         self._chosen = chosen
         self._answer: SqlAnswer | None = None
+        self._heard: Any = None
         self._drawn: tuple[SqlAnswer, Choice] | None = None
         self._head = AnswerHead(sizing_mode="stretch_width")
         self._head.on_action(self._act)
@@ -47,14 +48,17 @@ class AnswerChart:
         answer = self._answer
         choice = None if answer is None else answer_chart.choice(answer, self._wanted)
         self.root.visible = choice is not None
-        if answer is None or choice is None or (answer, choice) == self._drawn:
+        if answer is None or choice is None:
             return
-        self._drawn = (answer, choice)
         picture = answer_chart.picture(answer, choice)
         can = answer_chart.options(answer.columns)
-        self._place.objects = [pn.pane.Bokeh(chart(picture), sizing_mode="stretch_width")] if picture.lines else []
+        if (answer, choice) != self._drawn:
+            self._drawn = (answer, choice)
+            plots = [chart(picture)] if picture.lines else []
+            self._place.objects = [pn.pane.Bokeh(plot, sizing_mode="stretch_width") for plot in plots]
         self._head.present(
             {
+                "heard": self._heard,
                 "mark": choice.mark,
                 "x": choice.x,
                 "y": list(choice.y),
@@ -71,6 +75,7 @@ class AnswerChart:
     def _act(self, kind: str, message: dict[str, Any]) -> None:
         if kind != "choose" or message.get("mark") not in MARKS:
             return
+        self._heard = message.get("number")
         names = message.get("y")
         y = tuple(str(name) for name in names) if isinstance(names, list) else ()
         x, series = str(message.get("x", ROW)), str(message.get("series", ""))

@@ -44,6 +44,7 @@ class ComparePage:
         self._tick = Refresh(session, self._beat, pause=_TICK)
         self._finding = Refresh(session, self._find, pause=0.1)
         self._zoom = Zoom(session, self._view, self._all_anew, self._show)
+        self._heard: Any = None
         self._q = ""
         self._seen: frozenset[str] = frozenset()
         self._lines: list[Line] = []
@@ -217,6 +218,7 @@ class ComparePage:
                     "sae": self._asked.sae,
                     "smoothing": self._asked.smoothing,
                 },
+                "heard": self._heard,
                 "spans": [{"span": span, "label": f"{count(span)} steps" if span else "off"} for span in SPANS],
                 "zoom": self._zoom.said,
                 "saes": [
@@ -337,10 +339,12 @@ class ComparePage:
             case "remove":
                 self._look(self._asked.without(str(message.get("id", ""))))
             case "choose":
+                self._heard = message.get("number")
                 said = {"axis": "axis", "sae": "sae", "smoothing": "smooth"}
                 chosen = {name: str(message.get(word)) for word, name in said.items()}
                 asked = Asked.of({**self._asked.route(), **chosen})
                 self._look(msgspec.structs.replace(asked, log=message.get("log") is True))
+                self._show()
             case "whole":
                 self._zoom.leave()
             case "all":

@@ -60,7 +60,7 @@ class MetricsSection:
         self._series: Series | None = None
         self._charts: LiveCharts | None = None
         self._choices = Choices()
-        self._turn = 0
+        self._heard: Any = None
         self._zoom: tuple[float, float] | None = None
         self._zoomed: tuple[float, float] | None = None
         self._hidden: set[int] = set()
@@ -301,7 +301,7 @@ class MetricsSection:
                 "loading": loading,
                 "bones": charts if self._charts is None else 0,
                 "choices": msgspec.to_builtins(self._choices),
-                "turn": self._turn,
+                "heard": self._heard,
                 "spans": [{"span": span, "label": f"{count(span)} steps" if span else "off"} for span in SPANS],
                 "zoom": zoom_text(self._choices.axis, self._zoomed),
                 "csv": f"api/v1/trainings/{quote(self._id, safe='')}/metrics?format=csv",
@@ -332,8 +332,7 @@ class MetricsSection:
                     self._charts.show_line(index, visible=index not in self._hidden)
                     self._show()
             case "choose":
-                turn = message.get("turn")
-                self._turn = turn if isinstance(turn, int) else 0
+                self._heard = message.get("number")
                 self._choose(Choices.of(message))
             case "whole":
                 self._whole()
