@@ -10,7 +10,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,10 @@ WAIT = 30.0
 """Seconds that a question waits for its place, before it is told who has the others."""
 
 STALLED = 30.0
-"""Seconds in which a reader has to take a piece of its answer; one that does not loses its place to others."""
+"""Seconds in which a reader has to take a piece of its answer; later it loses its place to whoever waits for one."""
+
+_LOOK = 0.5
+"""Seconds between two looks at whether somebody waits for the place of a reader that takes nothing."""
 
 _SHOWN = 60
 """Characters that others are told of a statement."""
@@ -70,6 +73,7 @@ class Analyst:
         self._studio = studio
         self._free = asyncio.Semaphore(AT_ONCE)
         self._holders: set[_Holder] = set()
+        self._waiting = 0
         self._client: httpx.AsyncClient | None = None
         self.child: Child | None = None
 
@@ -110,11 +114,12 @@ class Analyst:
             held.push_async_callback(answer.aclose)
             if answer.status_code == _DEFECT:
                 raise _lost()
-            return _Relayed(answer, holder, held.pop_all())
+            return _Relayed(answer, holder, held.pop_all(), lambda: self._waiting > 0)
 
     @contextlib.asynccontextmanager
     async def _place(self, actor: str, statement: str) -> AsyncIterator[_Holder]:
         """One of the places, once one is free. Raises a 503 `ApiError` that says who has them."""
+        self._waiting += 1
         try:
             async with asyncio.timeout(WAIT):
                 await self._free.acquire()
@@ -127,6 +132,8 @@ class Analyst:
                 + ".",
                 headers={"Retry-After": "5"},
             ) from error
+        finally:
+            self._waiting -= 1
         holder = _Holder(actor, statement, time.monotonic())
         self._holders.add(holder)
         try:
@@ -174,11 +181,14 @@ class _Stalled(Exception):
 class _Relayed(StreamingResponse):
     """An answer of the child, passed on piece by piece."""
 
-    def __init__(self, answer: httpx.Response, holder: _Holder, held: contextlib.AsyncExitStack) -> None:
+    def __init__(
+        self, answer: httpx.Response, holder: _Holder, held: contextlib.AsyncExitStack, is_wanted: Callable[[], bool]
+    ) -> None:
         passed = {name: answer.headers[name] for name in ("content-type", "retry-after") if name in answer.headers}
         super().__init__(self._pieces(answer), answer.status_code, headers=passed)
         self._holder = holder
         self._held = held
+        self._is_wanted = is_wanted
 
     async def _pieces(self, answer: httpx.Response) -> AsyncIterator[bytes]:
         async for piece in answer.aiter_raw():
@@ -186,11 +196,15 @@ class _Relayed(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def taken(message: Message) -> None:
+            sending = asyncio.ensure_future(send(message))
+            deadline = time.monotonic() + STALLED
             try:
-                async with asyncio.timeout(STALLED):
-                    await send(message)
-            except TimeoutError as error:
-                raise _Stalled from error
+                while not (await asyncio.wait({sending}, timeout=_LOOK))[0]:
+                    if time.monotonic() > deadline and self._is_wanted():
+                        raise _Stalled
+                sending.result()
+            finally:
+                sending.cancel()
 
         # Not in the body's iterator: it is never begun where the client has gone meanwhile.
         async with self._held:
