@@ -99,7 +99,7 @@ async def test_a_request_of_the_api_is_its_tokens_also_where_it_creates(studio: 
     assert page == [row for row in everything if row["position"] < created["position"]][:2]
     whole = await studio.get("activity", limit=10_000)
     assert {"token:ci", "launcher", "trainer"} <= set(whole["actors"])
-    for actor, kind in (("token:ci", "training"), ("token:ci", "catalogue"), ("trainer", "training"), ("token", None)):
+    for actor, kind in (("token:ci", "training"), ("launcher", "catalogue"), ("trainer", "training"), ("token", None)):
         wanted = {"actor": actor, **({"kind": kind} if kind else {})}
         found = (await studio.get("activity", limit=10_000, **wanted))["data"]
         stream = {"training": ("control-", "training-"), "catalogue": "catalog", None: ""}[kind]
