@@ -114,7 +114,7 @@ OTHERS = {
         "dead_token_threshold": 150,
     },
     "gated": {"architecture_type": "gated", "k": None, "auxk_coefficient": None, "target_l0": 0.25},
-    "batchtopk": {"architecture_type": "batchtopk"},
+    "batchtopk": {"architecture_type": "batchtopk", "total_steps": 100},
     "matryoshka": {"architecture_type": "matryoshka"},
     "standard": {"architecture_type": "standard", "k": None, "auxk_coefficient": None, "target_l0": 0.25},
     "jumprelu": {
@@ -124,7 +124,7 @@ OTHERS = {
         "initial_threshold": 0.02,
         "bandwidth": 0.1,
     },
-    "transcoder": {"architecture_type": "transcoder", "activation": "batchtopk"},
+    "transcoder": {"architecture_type": "transcoder", "activation": "batchtopk", "total_steps": 100},
     "skip": {
         "architecture_type": "skip",
         "activation": "jumprelu",
@@ -135,12 +135,13 @@ OTHERS = {
         "skip_rank": 3,
     },
 }
-"""Configurations whose architecture has a state of its own."""
+"""Configurations whose architecture has a state of its own; the tokens of the matryoshka begin to share their latents
+between the checkpoint and the end, which forgets the threshold from before."""
 
 
 STATE = {
     "batchtopk": ("threshold",),
-    "matryoshka": ("threshold",),
+    "matryoshka": ("W_dec",),
     "standard": ("control.l0", "control.integral"),
     "jumprelu": ("control.l0", "theta"),
     "resampled": ("firing.since",),

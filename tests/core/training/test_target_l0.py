@@ -13,8 +13,8 @@ from core.sae.penalised import starting_coefficient
 from core.training.student import Student, rate
 from events.training import TrainingConfig
 
-WORLD = Preset(features=64, width=16, rank=4, batch=96)
-WANTED = 4.0
+WORLD = Preset(features=96, width=24, rank=4, batch=128)
+WANTED = 6.0
 
 
 def _last_l0(kind: str, factor: float, steps: int) -> float:
