@@ -20,6 +20,7 @@ ACTIVATION_FIELDS = {
     "initial_threshold": ("jumprelu",),
     "bandwidth": ("jumprelu",),
     "auxk_coefficient": ("batchtopk", "jumprelu"),
+    "share_latents_after": ("batchtopk",),
 }
 """A transcoder's sparsity fields depend on its activation as an autoencoder's do on its architecture."""
 

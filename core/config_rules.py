@@ -139,6 +139,8 @@ def resolve(config: TrainingConfig, known: Known) -> TrainingConfig:
             default("bandwidth", 0.1)
     if kind in (*_UNIT_ROWS, "jumprelu"):
         default("auxk_coefficient", 1 / 8)
+    if kind in ("batchtopk", "matryoshka"):
+        default("share_latents_after", 0.8)
 
     tokens = config.total_steps * config.batch_size
     default("dead_token_threshold", min(max(3 * tokens // 1_000, 10_000), 10_000_000))

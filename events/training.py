@@ -315,6 +315,18 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ),
     ] = None
 
+    share_latents_after: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        about(
+            "Part of the run in which each token has k latents of its own, before tokens share them, k on average;"
+            " 0: they share from the start.",
+            only=("batchtopk", "matryoshka", *_TRANSCODERS),
+            default="0.8",
+            group="sparsity",
+            advanced=True,
+        ),
+    ] = None
+
     resample_interval: Annotated[
         _CountOrZero | None,
         about(

@@ -89,7 +89,7 @@ class Templates(Projection):
     """Every template as it is now; deleted ones are kept and marked."""
 
     name = "templates"
-    version = 2
+    version = 3
     types = frozenset(
         {
             "TemplateSaved",

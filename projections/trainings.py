@@ -170,7 +170,7 @@ class Trainings(Projection):
     """
 
     name = "trainings"
-    version = 2
+    version = 3
     types = frozenset(
         {
             "TrainingCreated",

@@ -7,10 +7,11 @@ Tokens thus share their latents as they need them, k on average. Inference looks
 threshold instead: the mean over batches of the smallest value that was kept. With free decoder rows values are ranked
 by p_i·‖W_dec_i‖, so that folding the norms into the encoder changes nothing.
 
-Most of the run each token has k latents of its own, as in TopK. Where tokens share from the start, the crowded ones
-take several times k, too many for single directions to be told apart in what they leave over, and the others take next
-to none, so that latents which are not strong yet win no place anywhere: a third of them end up firing ten times more
-rarely than the rarest feature. Latents that have found their direction keep it when tokens begin to share.
+At first, up to `share_latents_after` of the run, each token has k latents of its own, as in TopK. Where tokens share
+from the start, the crowded ones take several times k, too many for single directions to be told apart in what they
+leave over, and the others take next to none, so that latents which are not strong yet win no place anywhere: a third
+of them end up firing ten times more rarely than the rarest feature. Latents that have found their direction keep it
+when tokens begin to share.
 """
 
 from __future__ import annotations
@@ -28,9 +29,6 @@ from .counted import Counted
 
 CANDIDATES = 4
 """The cut is looked for among so many times k values of each token; where a token may have more, among all."""
-
-APART = 0.8
-"""Share of the run in which each token has latents of its own."""
 
 _MEMORY = 0.99
 
@@ -53,7 +51,7 @@ class BatchTopK(Counted):
     def own_settings(cls, config: TrainingConfig) -> dict[str, Any]:
         if config.warmup_steps is None:
             raise ValueError("warmup_steps must be set before training.")
-        apart = round(APART * config.total_steps)
+        apart = round((config.share_latents_after or 0.0) * config.total_steps)
         return {**super().own_settings(config), "warmup": config.warmup_steps, "apart": apart}
 
     @torch.no_grad()

@@ -23,8 +23,8 @@ from events.training import TrainingConfig
 L0 = 8.6 / 512
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "topk": {"k": 9},
-    "batchtopk": {"k": 9},
-    "matryoshka": {"k": 9},
+    "batchtopk": {"k": 9, "share_latents_after": 0.8},
+    "matryoshka": {"k": 9, "share_latents_after": 0.8},
     "standard": {"target_l0": L0},
     "gated": {"target_l0": L0},
     "jumprelu": {"target_l0": L0, "initial_threshold": 0.02, "bandwidth": 0.1},

@@ -84,6 +84,7 @@ CONFIG = TrainingConfig(
     dead_token_threshold=100_000,
     auxk_coefficient=0.125,
     resample_interval=2_500,
+    share_latents_after=0.75,
     total_steps=2_000,
     batch_size=2_048,
     micro_batch_size=512,

@@ -253,6 +253,7 @@ def test_a_configuration_makes_one_and_says_what_is_missing(name: str) -> None:
         dead_token_threshold=100,
         k=K,
         warmup_steps=5,
+        share_latents_after=0.8,
     )
     made = architecture(name).from_config(config, Ends.same(scale, centre), torch.device("cpu"))
     assert isinstance(made, BatchTopK)

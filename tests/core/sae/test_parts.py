@@ -25,7 +25,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "topk": ("topk", {"k": 5}),
     "topk, free rows": ("topk", {"k": 5, "normalize_decoder": False}),
     "batchtopk": ("batchtopk", SHARING),
-    "batchtopk, apart": ("batchtopk", {"k": 5}),
+    "batchtopk, apart": ("batchtopk", {"k": 5, "share_latents_after": 0.8}),
     "matryoshka": ("matryoshka", SHARING),
     "standard": ("standard", STEERED),
     "gated": ("gated", STEERED),

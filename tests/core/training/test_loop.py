@@ -114,8 +114,8 @@ OTHERS = {
         "dead_token_threshold": 150,
     },
     "gated": {"architecture_type": "gated", "k": None, "auxk_coefficient": None, "target_l0": 0.25},
-    "batchtopk": {"architecture_type": "batchtopk", "total_steps": 100},
-    "matryoshka": {"architecture_type": "matryoshka"},
+    "batchtopk": {"architecture_type": "batchtopk", "share_latents_after": 0.8, "total_steps": 100},
+    "matryoshka": {"architecture_type": "matryoshka", "share_latents_after": 0.8},
     "standard": {"architecture_type": "standard", "k": None, "auxk_coefficient": None, "target_l0": 0.25},
     "jumprelu": {
         "architecture_type": "jumprelu",
@@ -124,7 +124,12 @@ OTHERS = {
         "initial_threshold": 0.02,
         "bandwidth": 0.1,
     },
-    "transcoder": {"architecture_type": "transcoder", "activation": "batchtopk", "total_steps": 100},
+    "transcoder": {
+        "architecture_type": "transcoder",
+        "activation": "batchtopk",
+        "share_latents_after": 0.8,
+        "total_steps": 100,
+    },
     "skip": {
         "architecture_type": "skip",
         "activation": "jumprelu",
@@ -155,8 +160,7 @@ STATE = {
     ("kind", "left_out"), [(kind, name) for kind, names in STATE.items() for name in (None, *names)]
 )
 def test_every_architecture_goes_on_where_it_was(kind: str, left_out: str | None) -> None:
-    # Of so many steps that a threshold is not begun anew before the comparison.
-    chosen = config(**OTHERS[kind], normalize_decoder=False, total_steps=60)
+    chosen = config(**OTHERS[kind], normalize_decoder=False)
     straight, told = loop(chosen)
     for _ in range(19):
         straight.advance()
