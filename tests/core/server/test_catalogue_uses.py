@@ -22,8 +22,7 @@ async def test_the_catalogue_tells_what_uses_it_by_the_name_that_was_given(clien
     assert found["models"]["demo"]["trainings"] == {}
     # What is deleted uses nothing any more.
     await client.http.delete(f"/api/v1/templates/{answer.json()['id']}")
-    await client.control(first, "stop")
-    await client.until(first, "stopped")
+    await client.until(first, "completed")
     assert (await client.http.delete(f"/api/v1/trainings/{first}")).status_code == 200
     assert (await client.get("catalogue/uses"))["models"]["tiny"]["trainings"] == {TINY.source: 1}
     assert (await client.get("catalogue/inspections"))["data"] == []
