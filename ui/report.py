@@ -34,15 +34,15 @@ from .steps import Steps
 LONGEST_LINE = 2_000
 """Characters of a log line that are kept."""
 
-_COMPONENTS: dict[str, str] = {
-    "card": "card",
-    "evaluation": "evaluation",
-    "section": "section",
-    "table": "compare_table",
-    "log": "report_log",
-    "legend": "report_legend",
+_COMPONENTS: dict[str, tuple[str, ...]] = {
+    "card": ("note", "card"),
+    "evaluation": ("evaluation",),
+    "section": ("section",),
+    "table": ("compare_table",),
+    "log": ("report_log",),
+    "legend": ("report_legend",),
 }
-"""What draws each part of the file, and the name of its script and style."""
+"""What draws each part of the file, and the names of its scripts and styles."""
 
 _FOLDER = Path(__file__).parent / "components"
 
@@ -261,11 +261,10 @@ def _html(title: str, about: str, parts: _Parts) -> bytes:
 def _drawers() -> str:
     """The components' scripts, each in a scope of its own, and their styles."""
     drawn = []
-    for name, file in _COMPONENTS.items():
-        source = script(f"{file}.js").replace("export function render", "function render")
-        drawn.append(
-            f"{name}: {{styles: {_json(style(f'{file}.css'))}, render: (() => {{\n{source}\nreturn render\n}})()}}"
-        )
+    for name, files in _COMPONENTS.items():
+        source = script(*(f"{file}.js" for file in files)).replace("export function render", "function render")
+        styles = _json(style(*(f"{file}.css" for file in files)))
+        drawn.append(f"{name}: {{styles: {styles}, render: (() => {{\n{source}\nreturn render\n}})()}}")
     return f"const DRAWERS = {{\n{','.join(drawn)}\n}}"
 
 

@@ -36,7 +36,7 @@
     const shadow = host.attachShadow({mode: "open"})
     for (const style of DRAWERS[component].styles) shadow.append(make("style", "", style))
     // What leads elsewhere or changes something has no place in a file.
-    shadow.append(make("style", "", "nav, .pencil { display: none !important; }"))
+    shadow.append(make("style", "", "nav, .pencil, .noted.none, .noted > button { display: none !important; }"))
     let listener = null
     // Nobody answers but the file itself: a section can still be folded, and a run be brought out.
     const model = {
