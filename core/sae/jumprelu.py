@@ -29,12 +29,12 @@ from . import sparse
 from .autoencoder import Shared, Whole, shared_settings
 from .control import Control, Fixed, SignedP
 from .normalisation import Ends
-from .penalised import WARM_UP, Penalised, Terms
+from .penalised import LONG_RUN, WARM_UP, Penalised, Terms
 from .recipe import auxiliary_latents
 
 THRESHOLD_RATE = 2.0
-LONG_RUN = 3_000
-"""Steps from which on thresholds reach where they belong at that rate; in a shorter run they learn faster still."""
+"""Where a run has `LONG_RUN` steps, thresholds reach where they belong at this rate; in a shorter one they learn
+faster still, `MOST_HASTE` times at most."""
 MOST_HASTE = 5.0
 
 

@@ -33,6 +33,12 @@ PUSHED_TO = 0.1
 RESAMPLED = 0.2
 """Encoder rows of latents that begin anew, over those of live ones: small enough not to disturb what is there."""
 
+LONG_RUN = 3_000
+"""Steps in which coefficients and thresholds find their way at their own pace; in shorter runs they have to hurry."""
+
+MOST_HASTE = 2.0
+"""How many times faster a coefficient goes at most."""
+
 _ROW_NORM = 0.1
 _SPARSE_BELOW = 0.15
 """Above this share of entries dense products are faster."""
@@ -53,7 +59,14 @@ def control_of_size(config: TrainingConfig, latents: int, variance: float, devic
             raise ValueError("warmup_steps must be set before training.")
         wanted = config.target_l0 * latents
         start = starting_coefficient(variance, wanted) if config.l1_alpha is None else config.l1_alpha
-        return LogPI(wanted, start=start, begin=config.warmup_steps, device=device)
+        return LogPI(
+            wanted,
+            start=start,
+            begin=config.warmup_steps,
+            late=config.total_steps - (config.decay_steps or 0),
+            haste=min(MOST_HASTE, max(1.0, LONG_RUN / config.total_steps)),
+            device=device,
+        )
     if config.l1_alpha is not None:
         return Fixed(config.l1_alpha, round(WARM_UP * config.total_steps))
     raise ValueError("target_l0 or l1_alpha must be set before training.")

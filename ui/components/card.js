@@ -106,6 +106,14 @@ export function render({model, view}) {
     })
   })
 
+  const takeNote = (said) => {
+    source = said.note
+    drawNote(said.note_tree)
+    setText(noteButton, source ? "Edit note" : "Add note")
+    if (noting.form.hidden) describe(false)
+    else noting.meanwhile({note: source})
+  }
+
   listen(model, view, {show: ({view: card}) => {
     notice.hidden = !card.failed
     if (card.failed) setText(notice.firstChild, card.failed)
@@ -143,12 +151,8 @@ export function render({model, view}) {
     bar.setAttribute("aria-valuenow", Math.floor((card.done ?? 0) * 100))
     setText(times, card.times.join(" · "))
     drawFacts(card.facts)
-    source = card.note
-    drawNote(card.note_tree)
-    setText(noteButton, source ? "Edit note" : "Add note")
-    if (noting.form.hidden) describe(false)
-    else noting.meanwhile({note: source})
-  }, described: ({problem: why}) => {
+    if (card.note != null) takeNote(card)
+  }, note: ({view: note}) => takeNote(note), described: ({problem: why}) => {
     if (noting.form.hidden) return
     if (why) return noting.answered(why)
     describe(false)

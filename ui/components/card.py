@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .component import Component, script, style
 
 
@@ -15,6 +17,21 @@ class Card(Component):
 
     _esm = script("note.js", "card.js")
     _stylesheets = style("note.css", "card.css")
+
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        self._note: dict[str, Any] | None = None
+
+    def present_note(self, note: dict[str, Any]) -> None:
+        """Send `note` and `note_tree` where they have changed: they may be long, and figures change all the time."""
+        if note != self._note:
+            self._note = note
+            self.send({"type": "note", "view": note})
+
+    def drawn(self) -> None:
+        super().drawn()
+        if self._note is not None:
+            self.send({"type": "note", "view": self._note})
 
     def renamed(self, problem: str = "") -> None:
         """The name was changed, or was not because of `problem`: what was typed is then kept."""

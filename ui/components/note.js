@@ -17,7 +17,7 @@ function markdown(nodes) {
 function noteForm({named, send, leave}) {
   let begun = {}
   const name = el("input", {type: "text", maxlength: 255, autocomplete: "off"})
-  const note = el("textarea", {rows: 6, maxlength: 100000, placeholder: "What is worth knowing about this run, in Markdown"})
+  const note = el("textarea", {rows: 6, placeholder: "What is worth knowing about this run, in Markdown"})
   const problem = el("p", {class: "problem", role: "alert"})
   const save = el("button", {type: "submit", class: "small main"}, "Save")
   const busy = (on) => { save.disabled = name.readOnly = note.readOnly = on }

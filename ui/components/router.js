@@ -1,6 +1,11 @@
 // The page's address. Links to a query lead there in place; back and forward do too; Python can change it.
 export function render({model, view}) {
-  const moved = () => model.send_msg({type: "moved", url: location.search})
+  // What the server says of an address that has been left since comes too late.
+  let at = null
+  const moved = () => {
+    at = (at ?? 0) + 1
+    model.send_msg({type: "moved", url: location.search, number: at})
+  }
 
   // An empty query would leave the old one standing.
   const address = (url) => url.length > 1 ? url : location.pathname
@@ -25,7 +30,9 @@ export function render({model, view}) {
 
   listen(model, view, {
     push: ({url}) => history.pushState(null, "", address(url)),
-    replace: ({url}) => history.replaceState(null, "", address(url)),
+    replace: ({url, number}) => {
+      if (at === null || number === at) history.replaceState(null, "", address(url))
+    },
     title: ({title}) => { document.title = title },
     theme: ({cookie, theme}) => {
       document.cookie = `${cookie}=${theme}; max-age=31536000; samesite=strict`

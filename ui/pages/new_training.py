@@ -37,6 +37,7 @@ class NewTrainingPage:
         self._templates = Refresh(session, self._ask_templates, pause=0.2)
         self._checks = Refresh(session, self._ask_check, pause=0.25)
         self._ready = False
+        self._over = False
         self._drafted = asyncio.Event()
         self._failed = ""
         self._refusal = ""
@@ -67,6 +68,7 @@ class NewTrainingPage:
             self._templates.want()
 
     def close(self) -> None:
+        self._over = True
         self._templates.stop()
         self._checks.stop()
 
@@ -87,6 +89,8 @@ class NewTrainingPage:
         await self._drafted.wait()
 
         def take() -> None:
+            if self._over:
+                return
             form = self._form
             form.models, form.datasets, form.devices = models, datasets, devices
             form.take_templates(templates.data)
@@ -120,6 +124,8 @@ class NewTrainingPage:
             return
 
         def take() -> None:
+            if self._over:
+                return
             self._form.take_templates(page.data)
             self._address()
             self._keep()

@@ -170,7 +170,10 @@ class TrainingPage:
                 shown["actions"] = [{**button, "enabled": False} for button in shown["actions"]]
             if not self._over:
                 self._session.name(tab_title(self._live.training))
+        note = {name: shown.pop(name) for name in ("note", "note_tree") if name in shown}
         self._card.present(shown)
+        if note:
+            self._card.present_note(note)
 
     def _act(self, kind: str, message: dict[str, Any]) -> None:
         match kind:

@@ -35,28 +35,45 @@ _HIGHEST = 2
 _SAFE = ("http://", "https://", "mailto:", "?")
 """Where a link may lead: elsewhere in the web, to a mailbox, or to another page of the studio."""
 
+_LONGEST = 30_000
+"""Characters that are read as Markdown: it takes seconds for the longest notes, in which no page is answered."""
+
+_DEEPEST = 30
+"""How far one thing may lie in another. Nobody writes so, and whatever passes the tree on would not come to its end."""
+
+_BEGINNING = 1_000
+"""Characters among which the words of an excerpt are looked for."""
+
 
 @lru_cache(maxsize=64)
 def tree(source: str) -> list[Any]:
     """Nodes: text, or `{"tag": …, "children": […]}` with `href` (links) or `start` (numbered lists).
 
-    HTML stays the text that it was written as. A picture becomes a link to it, so that nothing is loaded unasked.
+    HTML stays the text that it was written as. A picture becomes a link to it, so that nothing is loaded unasked. What
+    is too long or too deep is shown as it was written.
     """
-    return _children(SyntaxTreeNode(_PARSER.parse(source)))
+    if len(source) <= _LONGEST:
+        try:
+            return _children(SyntaxTreeNode(_PARSER.parse(source)), 0)
+        except RecursionError:
+            pass  # The parser's own limit does not count emphasis.
+    return [{"tag": "pre", "children": [source]}]
 
 
 @lru_cache(maxsize=1_024)
 def excerpt(source: str, most: int = 120) -> str:
     """The beginning of what is said, in one line without its marks."""
-    words = " ".join(_text(tree(source)).split())
+    words = " ".join(_text(tree(source[:_BEGINNING])).split())
     return words if len(words) <= most else f"{words[: most - 1].rstrip()}…"
 
 
-def _children(node: SyntaxTreeNode) -> list[Any]:
-    return [made for child in node.children for made in _made(child)]
+def _children(node: SyntaxTreeNode, depth: int) -> list[Any]:
+    if depth > _DEEPEST:
+        raise RecursionError
+    return [made for child in node.children for made in _made(child, depth + 1)]
 
 
-def _made(node: SyntaxTreeNode) -> list[Any]:
+def _made(node: SyntaxTreeNode, depth: int) -> list[Any]:
     match node.type:
         case "text":
             return [node.content] if node.content else []
@@ -67,17 +84,17 @@ def _made(node: SyntaxTreeNode) -> list[Any]:
         case "fence" | "code_block":
             return [{"tag": "pre", "children": [{"tag": "code", "children": [node.content.rstrip("\n")]}]}]
         case "heading":
-            return [{"tag": f"h{min(6, int(node.tag[1:]) + _HIGHEST)}", "children": _children(node)}]
+            return [{"tag": f"h{min(6, int(node.tag[1:]) + _HIGHEST)}", "children": _children(node, depth)}]
         case "image":
             return _link(str(node.attrs.get("src", "")), [node.content or str(node.attrs.get("src", ""))])
         case "link":
-            return _link(str(node.attrs.get("href", "")), _children(node))
+            return _link(str(node.attrs.get("href", "")), _children(node, depth))
         case "ordered_list":
-            return [{"tag": "ol", "start": node.attrs.get("start", 1), "children": _children(node)}]
+            return [{"tag": "ol", "start": node.attrs.get("start", 1), "children": _children(node, depth)}]
         case kind if kind in _TAGS:
-            return [{"tag": _TAGS[kind], "children": _children(node)}]
+            return [{"tag": _TAGS[kind], "children": _children(node, depth)}]
         case _:
-            return _children(node)
+            return _children(node, depth)
 
 
 def _link(href: str, children: list[Any]) -> list[Any]:
