@@ -18,19 +18,36 @@ class Unfit(ValueError):
     """A form cannot hold an answer; the sentence names the column."""
 
 
+def _lacks(form: Form, kind: Any) -> str | None:
+    """What a form has not of a column's type; None where it can be written."""
+    if pa.types.is_interval(kind):
+        return "intervals"
+    if pa.types.is_union(kind):
+        return "values of several types"
+    if isinstance(kind, pa.BaseExtensionType):
+        return "such values"
+    if form == "csv" and pa.types.is_nested(kind):
+        return "lists or structs"
+    if form == "csv" and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)):
+        return "bytes"
+    return None
+
+
 def check(form: Form, schema: Any) -> None:
     """Raises `Unfit` where the form has no place for one of the columns."""
     for field in schema:
-        if form == "csv" and pa.types.is_nested(field.type):
-            raise Unfit(f"Column {field.name} has lists or structs, which CSV has not; cast it to VARCHAR.")
-        if pa.types.is_interval(field.type):
-            raise Unfit(f"Column {field.name} has intervals, which {form} has not; cast it to VARCHAR.")
+        if (lacking := _lacks(form, field.type)) is not None:
+            raise Unfit(f"Column {field.name} has {lacking}, which {form.upper()} has not; cast it to VARCHAR.")
 
 
 class Writer:
-    """Writes batches of a `schema` that fits the form into `sink`, a file open for bytes; `close` completes it."""
+    """Writes batches of `schema` into `sink`, a file open for bytes; `close` completes it.
+
+    Raises `Unfit` where the form has no place for one of the columns.
+    """
 
     def __init__(self, form: Form, schema: Any, sink: Any) -> None:
+        check(form, schema)
         from pyarrow import csv, parquet  # pyright: ignore[reportMissingTypeStubs]
 
         self._schema = schema.remove_metadata()

@@ -427,13 +427,16 @@ SORTS = {
     "tokens_per_second": "tokens_per_second",
 }
 
+MEANS = ", ".join(f"avg({name}) FILTER (WHERE isfinite({name})) AS {name}" for name in ("loss", "l0", "fvu"))
+"""Means over the SAEs. One that has diverged has no figures any more, and takes nothing from what the others say."""
+
 _SHOWN = (
     "SELECT t.*, f.* EXCLUDE (training, step, occurred_at), greatest(t.step, coalesce(f.step, 0)) AS shown_step,"
     " greatest(t.updated_at, coalesce(f.occurred_at, 0)) AS shown_updated_at,"
     " CASE WHEN status = 'completed' THEN 1.0 WHEN coalesce(total_steps, 0) = 0 THEN 0.0"
     " ELSE least(1.0, shown_step / total_steps) END AS progress"
     f" FROM {TRAININGS.name} AS t LEFT JOIN (SELECT training, max(step) AS step, max(occurred_at) AS occurred_at,"
-    " avg(loss) AS loss, avg(l0) AS l0, avg(fvu) AS fvu, sum(dead_latents)::BIGINT AS dead_latents,"
+    f" {MEANS}, sum(dead_latents)::BIGINT AS dead_latents,"
     " max(tokens) AS tokens, arg_max(tokens_per_second, position) AS tokens_per_second"
     f" FROM {FIGURES.name} GROUP BY training) AS f ON f.training = t.id WHERE created_at IS NOT NULL"
 )
@@ -523,9 +526,9 @@ def _matching(q: str | None, conditions: str | None, tags: Sequence[str], delete
     for word in words(q):
         sql += f" AND contains({_SEARCHED}, ?)"
         parameters.append(word)
-    for tag in tags:
-        sql += " AND list_contains(tags, ?)"
-        parameters.append(tag)
+    if tags:
+        sql += " AND list_has_all(tags, ?::VARCHAR[])"
+        parameters.append(list(tags))
     more, values = where(conditions)
     return sql + more, [*parameters, *values]
 

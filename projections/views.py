@@ -15,6 +15,7 @@ from events.streams import CONTROL, TRAINING
 
 from .metrics import LOGGED, METRICS, PREEMPTED, STEPS
 from .templates import STREAM as TEMPLATE
+from .trainings import MEANS
 
 __all__ = ["VIEWS", "Described", "View", "create", "describe", "drop", "markdown"]
 
@@ -82,8 +83,8 @@ def _figures(*, shown: bool) -> Columns:
 
 
 _TIMES = (
-    "SELECT training, max(step) AS last_step, max(occurred_at) AS seen_at, avg(loss) AS loss, avg(l0) AS l0,"
-    " avg(fvu) AS fvu, sum(dead_latents)::BIGINT AS dead_latents, max(tokens) AS tokens,"
+    f"SELECT training, max(step) AS last_step, max(occurred_at) AS seen_at, {MEANS},"
+    " sum(dead_latents)::BIGINT AS dead_latents, max(tokens) AS tokens,"
     " arg_max(tokens_per_second, position) AS tokens_per_second FROM raw.training_figures GROUP BY training"
 )
 

@@ -114,17 +114,16 @@ def _copied(chunks: Iterator[bytes], copy: Any) -> Iterator[bytes]:
 
 def _writer(form: str, schema: Any) -> Any:
     """Takes batch after batch, and None at the end."""
-    from projections.forms import Unfit, Writer, check
+    from projections.forms import Unfit, Writer
 
     plain = schema.remove_metadata()
     batches: list[Any] = []
     file = None
     if form in ("csv", "parquet"):
         try:
-            check(form, schema)
+            file = Writer(form, schema, sys.stdout.buffer)
         except Unfit as unfit:
             raise Failure(str(unfit)) from unfit
-        file = Writer(form, schema, sys.stdout.buffer)
 
     def write(batch: Any) -> None:
         if batch is None:

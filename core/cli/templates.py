@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def export(options: argparse.Namespace) -> int:
     encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
     count = len(document["templates"])
     if options.to is None:
-        output.out().print(encoded.decode(), markup=False)
+        # As it is: what prints for people makes pictures of words such as :x:.
+        sys.stdout.write(encoded.decode() + "\n")
         return 0
     try:
         options.to.write_bytes(encoded + b"\n")

@@ -175,7 +175,7 @@ class _Streamed(StreamingResponse):
         # Not in the body's iterator: it is never begun where the client has gone meanwhile.
         try:
             await super().__call__(scope, receive, send)
-        except StatementRefused as refused:
+        except (StatementRefused, pa.ArrowException) as refused:
             # The form has no place for a sentence; a file without its end is the only sign that there is.
             _logger.info("An answer ends before its end: %s", refused)
         except DatabaseFallen as error:
@@ -223,7 +223,6 @@ def _file(question: Question, form: forms.Form) -> Iterator[bytes]:
     """The pieces of a file that cannot say that rows are missing: where some are, it has no end."""
     pieces = Pieces()
     try:
-        forms.check(form, question.schema)
         writer = forms.Writer(form, question.schema, pieces)
     except (forms.Unfit, pa.ArrowException) as error:
         raise StatementRefused(str(error)) from error

@@ -83,7 +83,8 @@ class Trainer:
         known = self.spec.stored or self.spec.model
         if known is None:
             raise NothingToTrain("The run's specification names neither a model nor a folder of activations.")
-        self.config = resolve(self.spec.config, known)
+        # What was begun goes on with what it was begun with: a default that a later program has added is not for it.
+        self.config = self.spec.config if self.resume else resolve(self.spec.config, known)
         self._told = ("", 0.0)
         self._preparing = True
 

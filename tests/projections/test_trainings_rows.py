@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 import pytest
@@ -87,6 +88,9 @@ def test_the_latest_figures_are_means_over_the_saes(log: Log) -> None:
     found = row(log)
     assert (found.step, found.progress, found.updated_at) == (3, 0.03, 7_000)
     assert (found.loss, found.fvu, found.l0) == (0.5, 0.375, 1.5)
+    # One that has diverged has no numbers any more; what the others say stays.
+    log.append((T, step(4, 0, loss=0.5, fvu=0.25, l0=1.0)), (T, step(4, 1, loss=nan, fvu=nan, l0=nan)))
+    assert (row(log).loss, row(log).fvu, row(log).l0) == (0.5, 0.25, 1.0)
     assert (found.dead_latents, found.tokens, found.tokens_per_second) == (2, 192, 10.0)
 
 

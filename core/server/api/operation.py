@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -111,8 +112,16 @@ def _key(request: Request) -> str | None:
     return key
 
 
+@cache
+def _lists(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """The parameters that may be given more than once."""
+    return frozenset(
+        field.encode_name for field in msgspec.structs.fields(kind) if _is_list(inspect.type_info(field.type))
+    )
+
+
 def _query(request: Request, kind: type[msgspec.Struct]) -> msgspec.Struct:
-    lists = {field.encode_name for field in msgspec.structs.fields(kind) if _is_list(inspect.type_info(field.type))}
+    lists = _lists(kind)
     raw: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
         if name in lists:

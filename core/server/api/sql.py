@@ -101,8 +101,8 @@ async def ask_sql(call: Call) -> Response:
     The answer is true at one position. As Arrow it is streamed: the schema's metadata has `position` and `head`, and a
     last batch without rows says in its own metadata how many `rows` there were, why they were `cut`, and what `error`
     ended the question before its end. CSV and Parquet are streamed too and have no place for that: what would be cut,
-    or goes wrong on the way, is a body that breaks off. A reader that takes nothing for half a minute is cut off. 503
-    with `Retry-After` while the replica is being filled, or while others have all places.
+    or goes wrong on the way, is a body that breaks off. A reader that takes nothing for half a minute loses its place
+    to whoever waits for one. 503 with `Retry-After` while the replica is being filled, or while others have all places.
     """
     asked = call.body(AskSql)
     if asked.limit is not None and asked.limit > MOST[asked.format]:

@@ -48,6 +48,10 @@ MAX_NAME = 255
 _EVENTS_AT_ONCE = 1_000
 
 
+MOST_ENTRIES = 2_000
+"""Templates that a document may hold."""
+
+
 class TemplatesQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which templates, and in which order."""
 
@@ -206,7 +210,8 @@ async def preview_import(call: Call) -> answers.ImportPreview:
     New ones are created and identical ones skipped; a conflicting one needs a choice, an invalid one must be skipped.
     """
     rows = await call.studio.query(templates.list_)
-    return answers.ImportPreview(data=[entry.preview for entry in _entries(call.body(PreviewImport).document, rows)])
+    entries = await asyncio.to_thread(_entries, call.body(PreviewImport).document, rows)
+    return answers.ImportPreview(data=[entry.preview for entry in entries])
 
 
 async def import_templates(call: Call) -> answers.Imported:
@@ -218,7 +223,7 @@ async def import_templates(call: Call) -> answers.Imported:
     async with studio.deciding:
         rows = await studio.query(templates.list_)
         by_id, taken = {row.id: row for row in rows}, {row.name for row in rows}
-        entries = _entries(command.document, rows)
+        entries = await asyncio.to_thread(_entries, command.document, rows)
         found = [*_unknown_choices(command.choices, len(entries)), *_missing_choices(command.choices, entries)]
         if found:
             raise problems.invalid(found)
@@ -315,6 +320,9 @@ def _listed(document: Mapping[str, Any]) -> list[Any]:
         found.append(Problem("document.version", message))
     elif not isinstance(listed, list):
         found.append(Problem("document.templates", "templates must be a list of templates."))
+    elif len(listed) > MOST_ENTRIES:
+        message = f"templates has {len(listed):,} entries; at most {MOST_ENTRIES:,} are imported at once."
+        found.append(Problem("document.templates", message))
     if found or not isinstance(listed, list):
         raise problems.invalid(found)
     return listed

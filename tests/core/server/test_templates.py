@@ -265,7 +265,14 @@ async def test_an_import_tells_what_it_would_do_and_does_all_that_was_chosen_or_
 
 async def test_what_is_no_document_of_templates_is_refused_in_words(client: Client) -> None:
     good = {"format": "saestudio-templates", "version": 1, "templates": []}
-    for field, value in (("format", "other"), ("format", None), ("version", 2), ("version", True), ("templates", {})):
+    for field, value in (
+        ("format", "other"),
+        ("format", None),
+        ("version", 2),
+        ("version", True),
+        ("templates", {}),
+        ("templates", [{}] * 2_001),
+    ):
         answer = await post(client, "templates/import/preview", document={**good, field: value})
         assert list(errors(answer)) == [f"document.{field}"], (field, value)
 

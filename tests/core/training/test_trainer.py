@@ -146,6 +146,22 @@ def test_the_best_checkpoint_stays_across_a_pause(
 
 
 @pytest.mark.slow
+def test_what_an_older_program_began_goes_on_without_the_defaults_of_this_one(
+    spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = spec(architecture_type="batchtopk", total_steps=12)
+    begun = msgspec.structs.replace(
+        chosen, config=msgspec.structs.replace(chosen.config, share_latents_after=None, eval_interval=0)
+    )
+    with monkeypatch.context() as before:
+        before.setattr("core.training.trainer.resolve", lambda config, known: config)
+        assert Run(begun, at={6: PauseRequested()})() == "paused"
+    second = Run(begun, resume=True)
+    assert second() == "completed"
+    assert second.of(TrainingStarted)[0].config.share_latents_after is None
+
+
+@pytest.mark.slow
 def test_a_skip_transcoder_reads_one_hook_and_gives_another(spec: Callable[..., RunSpec]) -> None:
     changed = {"architecture_type": "skip", "hook_types": None, "target_layer_offset": 1, "training_layers": (0, 1)}
     straight = spec(**changed, normalize_decoder=None, total_steps=14)
