@@ -164,9 +164,13 @@ export function render({model, view}) {
     act({type: "unfold", id: again ? "" : id})
   }
   const takeUnfolded = (value) => {
-    const other = value?.id !== unfolded?.id
+    if (!value) {
+      // What is being typed waits for its row, which may only be filtered away for a moment.
+      if (!editing) unfolded = null
+      return
+    }
+    const other = value.id !== unfolded?.id
     unfolded = value
-    if (!value) return
     drawNote(value.tree)
     if (other) return () => describe(editing || !value.note)
     if (editing) noting.meanwhile(value)
@@ -366,8 +370,8 @@ export function render({model, view}) {
       view.studio_more.observe(more)
     }
     setText(more, `Show more (${order.length} of ${list.matching})`)
-  }, described: ({problem}) => {
-    if (!unfolded || !editing) return
+  }, described: ({id, problem}) => {
+    if (id !== unfolded?.id || !editing) return
     if (problem) return noting.answered(problem)
     editing = false
     unfolded.note ? describe(false) : unfold(unfolded.id)

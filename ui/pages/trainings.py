@@ -253,10 +253,10 @@ class TrainingsPage:
             await self._session.gateway.edit_training(id, **changes)
         except ApiError as error:
             problem = f"Nothing was changed: {error}"
-        self._session.change(lambda: self._described(problem))
+        self._session.change(lambda: self._described(id, problem))
 
-    def _described(self, problem: str) -> None:
-        self._list.described(problem)
+    def _described(self, id: str, problem: str) -> None:
+        self._list.described(id, problem)
         if not self._over:
             self._refresh.want(now=True)
 
