@@ -74,6 +74,25 @@ def test_a_run_has_its_colour_in_every_view_and_the_selected_ones_stand_out_ever
     assert chosen[-1] == ["run0", "run2"]
 
 
+def test_only_what_a_person_selects_in_the_frontier_counts_as_chosen() -> None:
+    points = [Point(line=line, label=line.label, l0=8.0, fvu=0.1, evaluated=True) for line in LINES[:2]]
+    chosen: list[list[str]] = []
+    frontier = Frontier(points, chosen.append)
+    document = Document()
+    document.add_root(frontier.figure)
+    frontier.emphasise(["run1"])
+    document.hold("collect")
+    # This one has no point: the selection is empty, and that is not what somebody wants to be chosen.
+    frontier.emphasise(["run2"])
+    document.unhold()
+    assert not chosen
+    frontier.source.selected.indices = [0]
+    assert chosen == [["run0"]]
+    frontier.emphasise(["run0"])
+    frontier.source.selected.indices = []
+    assert chosen == [["run0"], []]
+
+
 def test_a_frontier_moves_its_points_without_being_drawn_anew() -> None:
     points = [Point(line=LINES[0], label="a", l0=16, fvu=0.5, evaluated=False)]
     frontier = Frontier(points, lambda keys: None)

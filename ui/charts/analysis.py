@@ -43,6 +43,7 @@ class Frontier:
 
     def __init__(self, found: Sequence[Point], on_select: Callable[[list[str]], None]) -> None:
         self._found = list(found)
+        self._emphasised: list[int] = []
         best = frontier(found)
         costs = [point.l0 for point in found]
         log = min(costs) > 0 and max(costs) > 8 * min(costs)
@@ -94,8 +95,12 @@ class Frontier:
         keep_to_itself(self.figure, self.source, self.source.selected)
 
         def chosen(attribute: str, old: Any, new: Any) -> None:
-            keys = [self._found[index].line.key for index in new if index < len(self._found)]
-            on_select(list(dict.fromkeys(keys)))
+            indices = self.source.selected.indices
+            # It is also called for what `emphasise` selects, which somebody has chosen elsewhere: perhaps together with
+            # lines that have no point. A held document calls it some time later.
+            if indices != self._emphasised:
+                keys = [self._found[index].line.key for index in indices if index < len(self._found)]
+                on_select(list(dict.fromkeys(keys)))
 
         self.source.selected.on_change("indices", chosen)
 
@@ -109,6 +114,7 @@ class Frontier:
     def emphasise(self, keys: Collection[str]) -> None:
         """Select the points of these lines."""
         wanted = [index for index, point in enumerate(self._found) if point.line.key in keys]
+        self._emphasised = wanted
         if wanted != self.source.selected.indices:
             self.source.selected.indices = wanted
 

@@ -30,12 +30,18 @@ function part(node, draw) {
   }
 }
 
-// Makes these the node's children, in this order, and moves only those that are not in their places.
+// Makes these the node's children, in this order, and moves only those that are not in their places. The focus stays where
+// it is.
 function place(node, wanted) {
+  const focused = node.getRootNode().activeElement
+  const kept = new Set(wanted)
+  // First: what stands behind something that goes does not have to be moved.
+  for (const child of [...node.children]) if (!kept.has(child)) child.remove()
   wanted.forEach((child, index) => {
     if (node.children[index] !== child) node.insertBefore(child, node.children[index] ?? null)
   })
-  while (node.children.length > wanted.length) node.lastChild.remove()
+  // What is moved loses it.
+  if (focused && node.contains(focused) && node.getRootNode().activeElement !== focused) focused.focus({preventScroll: true})
 }
 
 // Rows of a list, each made once (`make(id)` gives its `root`, and `update(value)`) and then only brought up to date.

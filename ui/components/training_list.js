@@ -164,9 +164,13 @@ export function render({model, view}) {
     act({type: "unfold", id: again ? "" : id})
   }
   const takeUnfolded = (value) => {
-    const other = value?.id !== unfolded?.id
+    if (!value) {
+      // What is being typed waits for its row, which may only be filtered away for a moment.
+      if (!editing) unfolded = null
+      return
+    }
+    const other = value.id !== unfolded?.id
     unfolded = value
-    if (!value) return
     drawNote(value.tree)
     if (other) return () => describe(editing || !value.note)
     if (editing) noting.meanwhile(value)
@@ -242,7 +246,7 @@ export function render({model, view}) {
   }
 
   // A row, and before the first of a group the group's name.
-  function place(grouped) {
+  function arrange(grouped) {
     const wanted = []
     const seen = new Set()
     let group = null
@@ -259,22 +263,9 @@ export function render({model, view}) {
       wanted.push(rows.get(id).row)
       if (id === unfolded?.id) wanted.push(panel)
     }
-    if (!wanted.includes(panel)) panel.remove()
-    wanted.forEach((node, index) => {
-      if (body.children[index] !== node) body.insertBefore(node, body.children[index] ?? null)
-    })
-    for (const [id, {row}] of rows) {
-      if (!order.includes(id)) {
-        row.remove()
-        rows.delete(id)
-      }
-    }
-    for (const [name, node] of headings) {
-      if (!seen.has(name)) {
-        node.remove()
-        headings.delete(name)
-      }
-    }
+    place(body, wanted)
+    for (const id of rows.keys()) if (!order.includes(id)) rows.delete(id)
+    for (const name of headings.keys()) if (!seen.has(name)) headings.delete(name)
   }
 
   const empty = el("div", {class: "empty", hidden: true})
@@ -333,7 +324,7 @@ export function render({model, view}) {
       rows.get(value.id).update(value)
     }
     const unfoldNow = takeUnfolded(list.unfolded)
-    place(Boolean(list.group))
+    arrange(Boolean(list.group))
     unfoldNow?.()
     sorted = list.sort
     for (const cell of heads) {
@@ -366,8 +357,8 @@ export function render({model, view}) {
       view.studio_more.observe(more)
     }
     setText(more, `Show more (${order.length} of ${list.matching})`)
-  }, described: ({problem}) => {
-    if (!unfolded || !editing) return
+  }, described: ({id, problem}) => {
+    if (id !== unfolded?.id || !editing) return
     if (problem) return noting.answered(problem)
     editing = false
     unfolded.note ? describe(false) : unfold(unfolded.id)

@@ -18,6 +18,6 @@ class TrainingList(ListComponent):
     _esm = script("note.js", "training_list.js")
     _stylesheets = style("note.css", "training_list.css")
 
-    def described(self, problem: str = "") -> None:
-        """Name or note were changed, or were not because of `problem`: what was typed is then kept."""
-        self.send({"type": "described", "problem": problem})
+    def described(self, id: str, problem: str = "") -> None:
+        """Name or note of a training were changed, or were not because of `problem`: what was typed is then kept."""
+        self.send({"type": "described", "id": id, "problem": problem})

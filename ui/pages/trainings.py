@@ -13,6 +13,7 @@ from ..gateway import ApiError, ApiRefused, Training
 from ..gateway import TrainingPage as Answer
 from ..session import Refresh, Route, Session, unparse
 from ..state import training_list
+from ..state.news import toast
 from ..state.training_list import SIGNS, ListView, Plan, list_page
 
 _MORE = 200
@@ -253,10 +254,13 @@ class TrainingsPage:
             await self._session.gateway.edit_training(id, **changes)
         except ApiError as error:
             problem = f"Nothing was changed: {error}"
-        self._session.change(lambda: self._described(problem))
+        self._session.change(lambda: self._described(id, problem))
 
-    def _described(self, problem: str) -> None:
-        self._list.described(problem)
+    def _described(self, id: str, problem: str) -> None:
+        self._list.described(id, problem)
+        if problem and (self._over or id != self._unfolded):
+            # The form that would say it is not there any more.
+            self._session.toasts.say(toast("warn", "A name or note was not saved", problem))
         if not self._over:
             self._refresh.want(now=True)
 
