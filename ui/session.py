@@ -239,5 +239,7 @@ class Refresh:
             self._wanted.clear()
             self._hurry.clear()
             await self._ask()
+            # Not `wait_for`: before Python 3.12 it forgets a cancellation that comes together with the hurry.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), self._pause)
+                async with asyncio.timeout(self._pause):
+                    await self._hurry.wait()

@@ -25,11 +25,13 @@ async def test_who_has_stopped_asking_is_not_made_to_ask_again() -> None:
     async def ask() -> None:
         asked.append(len(asked))
 
-    refresh = Refresh(tab.session, ask, pause=0.0)
+    refresh = Refresh(tab.session, ask, pause=60.0)
     refresh.want()
     await tab.until(lambda: asked == [0])
     refresh.want(now=True)
     await tab.until(lambda: asked == [0, 1])
+    refresh.want(now=True)
+    # At the very moment at which it would go on.
     refresh.stop()
     # An answer that was on its way when the page was left.
     refresh.want(now=True)
