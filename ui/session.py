@@ -27,6 +27,9 @@ from .state import news
 
 logger = logging.getLogger(__name__)
 
+_TOLD_AT_ONCE = 4
+"""Events that are told of those that come together, the newest: each is asked about, and no more toasts are shown."""
+
 
 class View(Protocol):
     """A page as the session drives it."""
@@ -175,7 +178,7 @@ class Session:
             self._news.position = self.feed.position
         told = [recorded for recorded in events or () if isinstance(recorded.data, news.TOLD)]
         if told:
-            self.spawn(self._tell(told))
+            self.spawn(self._tell(told[-_TOLD_AT_ONCE:]))
 
     async def _tell(self, told: list[Recorded]) -> None:
         async with self._telling:
@@ -211,9 +214,12 @@ class Refresh:
         self._wanted = asyncio.Event()
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._over = False
 
     def want(self, *, now: bool = False) -> None:
-        """Ask, when the pause since the last answer is over; `now`: without it."""
+        """Ask, when the pause since the last answer is over; `now`: without it. After `stop` nothing is asked."""
+        if self._over:
+            return
         self._wanted.set()
         if now:
             self._hurry.set()
@@ -221,7 +227,8 @@ class Refresh:
             self._task = self._session.spawn(self._run())
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Ask no more, whatever an answer that is still on its way brings to be wanted."""
+        self._over = True
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -232,5 +239,7 @@ class Refresh:
             self._wanted.clear()
             self._hurry.clear()
             await self._ask()
+            # Not `wait_for`: before Python 3.12 it forgets a cancellation that comes together with the hurry.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), self._pause)
+                async with asyncio.timeout(self._pause):
+                    await self._hurry.wait()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..gateway import ApiError, ApiRefused, Template, TemplateVersion
-from ..session import Session
+from ..session import Refresh, Session
 from ..state.template_history import history_view
 
 
@@ -21,6 +21,7 @@ class TemplateHistory:
     def __init__(self, session: Session, show: Callable[[], None]) -> None:
         self._session = session
         self._show = show
+        self._refresh = Refresh(session, self._ask, pause=0.5)
         self.id = ""
         self._opened = ""
         self._name = ""
@@ -35,12 +36,16 @@ class TemplateHistory:
         self.id, self._name, self._opened = template.id, template.name, uuid.uuid4().hex
         self._versions, self._said, self._problem, self._failed, self._busy = None, "", "", "", False
         self._show()
-        self.look_again()
+        self._refresh.want(now=True)
 
     def look_again(self) -> None:
         """The template may have changed."""
         if self.id:
-            self._session.spawn(self._ask(self.id))
+            self._refresh.want()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._refresh.stop()
 
     def view(self) -> dict[str, Any] | None:
         """What the dialog shows; None while it is closed."""
@@ -69,7 +74,10 @@ class TemplateHistory:
         self._show()
         return True
 
-    async def _ask(self, template_id: str) -> None:
+    async def _ask(self) -> None:
+        template_id = self.id
+        if not template_id:
+            return
         versions, failed = None, ""
         try:
             versions = await self._session.gateway.template_history(template_id)
@@ -98,7 +106,7 @@ class TemplateHistory:
         def take() -> None:
             if template_id == self.id:
                 self._busy, self._said, self._problem = False, said, problem
-                self.look_again()
+                self._refresh.want(now=True)
                 self._show()
 
         self._session.change(take)

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import text
 from ..gateway import ApiError, ApiRefused, ImportEntry
-from ..session import Session
+from ..session import Refresh, Session
 from ..state import template_import as state
 
 
@@ -23,12 +23,14 @@ class TemplateImport:
         self._session = session
         self._show = show
         self._done = done
+        self._refresh = Refresh(session, self._preview, pause=0.5)
         self._opened = ""
         self._name = ""
-        self._document: dict[str, Any] = {}
+        self._document: dict[str, Any] | None = None
         self._entries: tuple[ImportEntry, ...] | None = None
         self._chosen: dict[int, str] = {}
         self._problem = ""
+        self._refused = ""
         self._busy = False
 
     def view(self) -> dict[str, Any] | None:
@@ -38,7 +40,7 @@ class TemplateImport:
         shown: dict[str, Any] = {
             "opened": self._opened,
             "file": self._name,
-            "problem": self._problem,
+            "problem": self._refused or self._problem,
             "busy": self._busy,
             "loading": self._entries is None and not self._problem,
         }
@@ -48,8 +50,12 @@ class TemplateImport:
 
     def look_again(self) -> None:
         """Templates have changed: what an import would do may be something else now."""
-        if self._opened and self._entries is not None and not self._busy:
-            self._session.spawn(self._preview(self._opened))
+        if self._opened:
+            self._refresh.want()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._refresh.stop()
 
     def act(self, kind: str, message: dict[str, Any]) -> bool:
         """Do what was asked for; False where it is none of the dialog's actions."""
@@ -61,9 +67,9 @@ class TemplateImport:
                 self._open(_named(message), {}, f"It has {size}; at most 4 MB can be imported.")
             case "choose" if self._opened and message.get("choice") in state.CHOICES:
                 self._choose(message.get("index"), str(message["choice"]))
-            case "import_now" if self._entries and not self._busy:
-                self._busy, self._problem = True, ""
-                self._session.spawn(self._import(self._opened))
+            case "import_now" if self._entries and self._document is not None and not self._busy:
+                self._busy, self._refused = True, ""
+                self._session.spawn(self._import(self._opened, self._document))
             case "import_cancel":
                 self._opened = ""
             case _:
@@ -73,19 +79,21 @@ class TemplateImport:
 
     def _open(self, name: str, document: dict[str, Any], problem: str) -> None:
         self._opened = uuid.uuid4().hex
-        self._name, self._document, self._problem = name, document, problem
-        self._entries, self._chosen, self._busy = None, {}, False
-        if not self._problem:
-            self._session.spawn(self._preview(self._opened))
+        self._name, self._document, self._problem = name, None if problem else document, problem
+        self._entries, self._chosen, self._refused, self._busy = None, {}, "", False
+        self._refresh.want(now=True)
 
     def _choose(self, index: Any, choice: str) -> None:
         conflicting = [one.index for one in self._entries or () if one.outcome == "conflicting"]
         self._chosen |= {one: choice for one in conflicting if index in (None, one)}
 
-    async def _preview(self, opened: str) -> None:
+    async def _preview(self) -> None:
+        opened, document = self._opened, self._document
+        if not opened or document is None or self._busy:
+            return
         entries, problem = None, ""
         try:
-            entries = await self._session.gateway.preview_import(self._document)
+            entries = await self._session.gateway.preview_import(document)
         except ApiError as error:
             problem = _reason(error)
 
@@ -97,16 +105,18 @@ class TemplateImport:
 
         self._session.change(take)
 
-    async def _import(self, opened: str) -> None:
+    async def _import(self, opened: str, document: dict[str, Any]) -> None:
         choices = state.choices_of(self._entries or (), self._chosen)
         try:
-            imported = await self._session.gateway.import_templates(self._document, choices)
+            imported = await self._session.gateway.import_templates(document, choices)
         except ApiError as error:
             problem = f"Nothing was imported. {_reason(error)}"
 
             def fail() -> None:
                 if opened == self._opened:
-                    self._busy, self._problem = False, problem
+                    self._busy, self._refused = False, problem
+                    # What has changed since the preview may be what is refused.
+                    self._refresh.want(now=True)
                 self._show()
 
             self._session.change(fail)

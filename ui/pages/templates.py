@@ -37,6 +37,7 @@ class TemplatesPage:
         self._said = ""
         self._tone = ""
         self._deleted: Template | None = None
+        self._marking: dict[str, int] = {}
         self._selected: set[str] = set()
         self._edit: dict[str, Any] | None = None
         self._import = TemplateImport(session, self._show, self._imported)
@@ -66,6 +67,8 @@ class TemplatesPage:
 
     def close(self) -> None:
         self._refresh.stop()
+        self._import.stop()
+        self._history.stop()
 
     async def _ask(self) -> None:
         view = self._view
@@ -138,19 +141,19 @@ class TemplatesPage:
                 self._edit = {**self._edit, "busy": True, "name_problem": "", "problem": ""}
                 self._show()
                 changes = {"name": said.get("name", ""), "description": said.get("description", "")}
-                self._session.spawn(self._save(self._edit["id"], self._edit["version"], changes))
+                self._session.spawn(self._save(self._edit, changes))
 
     def _act_on(self, template: Template, kind: str) -> None:
         gateway = self._session.gateway
         match kind:
-            case "favourite":
-                self._do(
-                    lambda: gateway.edit_template(template.id, template.version, favourite=not template.favourite), ""
-                )
+            case "favourite" if self._marking.get(template.id) != template.version:
+                # A second click on what the first one is about to change would only be refused.
+                self._marking[template.id] = template.version
+                self._do(lambda: self._mark(template), "")
             case "duplicate":
                 self._do(lambda: gateway.duplicate_template(template.id), f"{template.name} was duplicated.")
             case "delete":
-                self._do(lambda: gateway.delete_template(template.id), f"{template.name} was deleted.", template)
+                self._do(lambda: gateway.delete_template(template.id), _was_deleted(template), template)
             case "history":
                 self._history.open(template)
             case "edit":
@@ -197,22 +200,41 @@ class TemplatesPage:
         self._say(said)
         self._refresh.want(now=True)
 
+    async def _mark(self, template: Template) -> None:
+        gateway = self._session.gateway
+        try:
+            await gateway.edit_template(template.id, template.version, favourite=not template.favourite)
+        except ApiError:
+            self._marking.pop(template.id, None)
+            raise
+
     def _do(self, work: Callable[[], Awaitable[Any]], said: str, deleted: Template | None = None) -> None:
-        """Ask for `work` and say that it was done, or why not. `deleted` can be brought back afterwards."""
+        """Ask for `work` and say that it was done, or why not. `deleted` can be brought back afterwards.
+
+        What was deleted before can be brought back until something else is said to be done.
+        """
+
+        def succeed() -> None:
+            if said:
+                self._say(said, deleted=deleted)
+            elif self._tone:
+                # What was refused has been done by now.
+                self._say(_was_deleted(self._deleted) if self._deleted else "", deleted=self._deleted)
 
         async def run() -> None:
             try:
                 await work()
             except ApiError as error:
                 sentence = f"Nothing was changed. {error}"
-                self._session.change(lambda: self._say(sentence, tone="bad"))
+                self._session.change(lambda: self._say(sentence, tone="bad", deleted=self._deleted))
             else:
-                self._session.change(lambda: self._say(said, deleted=deleted))
+                self._session.change(succeed)
             self._refresh.want(now=True)
 
         self._session.spawn(run())
 
-    async def _save(self, template_id: str, version: int, changes: dict[str, str]) -> None:
+    async def _save(self, edit: dict[str, Any], changes: dict[str, str]) -> None:
+        template_id, version, opened = edit["id"], edit["version"], edit["opened"]
         try:
             await self._session.gateway.edit_template(template_id, version, **changes)
         except ApiError as error:
@@ -221,7 +243,10 @@ class TemplatesPage:
             problem = "" if at_name else f"Not saved. {error}"
 
             def fail() -> None:
-                if self._edit is not None:
+                if self._edit is None or self._edit["opened"] != opened:
+                    # Cancelled meanwhile, and perhaps another one is open.
+                    self._say(at_name or problem, tone="bad", deleted=self._deleted)
+                else:
                     again, now = "", self._found(template_id)
                     if now is not None and now.version > version:
                         # Who has read that somebody else changed it may still want this.
@@ -234,8 +259,13 @@ class TemplatesPage:
             return
 
         def take() -> None:
-            self._edit = None
+            if self._edit is not None and self._edit["opened"] == opened:
+                self._edit = None
             self._show()
             self._refresh.want(now=True)
 
         self._session.change(take)
+
+
+def _was_deleted(template: Template) -> str:
+    return f"{template.name} was deleted."
