@@ -38,7 +38,7 @@ def test_name_and_note_are_changed_in_the_list_and_on_the_page_and_seen_in_every
     studio.trainings.clear()
     one = studio.create("news0000000001", name="first")
     studio.set(one, verdict="watch", reasons=["L1.resid_post: dense latents"], tags=["a, b"])
-    studio.create("news0000000002", name="second")
+    studio.set(studio.create("news0000000002", name="second"), status="failed")
     listed, page = tab_at(dashboard.url), tab_at(f"{dashboard.url}?training={one}")
     for tab in (listed, page):
         tab.page.on("dialog", lambda dialog: listed.wrong.append("a script ran"))
@@ -55,7 +55,14 @@ def test_name_and_note_are_changed_in_the_list_and_on_the_page_and_seen_in_every
     listed.page.keyboard.press("Control+Enter")
     expect(form.get_by_role("alert")).to_contain_text("The disk is full.")
     expect(form.get_by_role("textbox", name="Note")).to_have_value(NOTE)
-    listed.page.keyboard.press("Control+Enter")
+    # What is typed outlasts that its row is filtered away.
+    statuses = listed.page.get_by_role("group", name="Status")
+    statuses.get_by_role("button", name="Failed 1").click()
+    expect(form).to_have_count(0)
+    statuses.get_by_role("button", name="All 2").click()
+    expect(form.get_by_role("textbox", name="Name")).to_have_value("renamed")
+    expect(form.get_by_role("textbox", name="Note")).to_have_value(NOTE)
+    form.get_by_role("textbox", name="Note").press("Control+Enter")
     expect(form).to_be_hidden()
     row.get_by_role("button", name="Why wide and deep, see the other").click()
     for tab in (listed, page):
@@ -115,7 +122,11 @@ def test_an_end_is_told_once_on_whatever_page_and_tabs_say_how_far_a_training_is
     toasts[0].last.get_by_role("button", name="Dismiss").click()
     expect(toasts[0]).to_have_count(3)
     assert not toasts[0].filter(has_text="before").count()
-    # In the end each goes by itself.
+    # In the end each goes by itself, but not under the eyes of who is at it.
+    toasts[0].first.hover()
+    listed.page.evaluate("waiting.forEach(each => each())")
+    expect(toasts[0]).to_have_count(1)
+    listed.page.mouse.move(0, 0)
     listed.page.evaluate("waiting.forEach(each => each())")
     expect(toasts[0]).to_have_count(0)
 

@@ -4,17 +4,10 @@ const day = (us) => new Date(us / 1000).toLocaleDateString("en", {weekday: "long
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
 
-  const kind = el("select", {onchange: () => act({type: "kind", kind: kind.value})})
-  const actor = el("select", {onchange: () => act({type: "actor", actor: actor.value})})
-  const options = (select) => part(select, ({list, value}, node) => {
-    node.replaceChildren(...list.map(({value: one, label}) => el("option", {value: one}, label)))
-    node.value = value
-  })
-  const [drawKinds, drawActors] = [options(kind), options(actor)]
-  const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
-    el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
-  const bones = el("div", {class: "bones", role: "status", "aria-label": "Loading"},
-    ...Array.from({length: 8}, () => el("div", {class: "bone"})))
+  const kind = chooser("About", (chosen) => act({type: "kind", kind: chosen}))
+  const actor = chooser("By", (chosen) => act({type: "actor", actor: chosen}))
+  const failed = notice("bad", el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
+  const wait = bones(8)
   const empty = el("div", {class: "empty", hidden: true}, el("h2", {}, "Nothing like this has been done"),
     el("p", {class: "quiet"}, "Whatever somebody does, here or on the command line, appears here with who did it."),
     el("button", {type: "button", onclick: () => act({type: "clear"})}, "Show everything"))
@@ -51,7 +44,7 @@ export function render({model, view}) {
       setText(who, value.who ? `by ${value.who}` : "")
     })}
   }
-  const place = (order) => {
+  const arrange = (order) => {
     const lists = new Map()
     for (const id of order) {
       const name = day(rows.get(id).value.timestamp)
@@ -63,36 +56,24 @@ export function render({model, view}) {
         const list = el("ol", {"aria-label": name})
         days.set(name, {node: el("section", {class: "day"}, el("h2", {}, name), list), list})
       }
-      const {list} = days.get(name)
-      found.forEach((row, index) => {
-        if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null)
-      })
-      while (list.children.length > found.length) list.lastChild.remove()
+      place(days.get(name).list, found)
     }
-    for (const id of [...rows.keys()]) if (!order.includes(id)) rows.delete(id)
-    for (const [name, {node}] of days) {
-      if (lists.has(name)) continue
-      node.remove()
-      days.delete(name)
-    }
-    ;[...lists.keys()].forEach((name, index) => {
-      const {node} = days.get(name)
-      if (deeds.children[index] !== node) deeds.insertBefore(node, deeds.children[index] ?? null)
-    })
+    for (const id of rows.keys()) if (!order.includes(id)) rows.delete(id)
+    for (const name of days.keys()) if (!lists.has(name)) days.delete(name)
+    place(deeds, [...lists.keys()].map((name) => days.get(name).node))
   }
 
   listen(model, view, {show: ({view: page}) => {
-    notice.hidden = !page.failed
-    setText(notice.firstChild, page.failed)
-    bones.hidden = !page.loading
-    drawKinds(page.kinds)
-    drawActors(page.actors)
+    failed.show(page.failed)
+    wait.hidden = !page.loading
+    kind.show(page.kinds.list, page.kinds.value)
+    actor.show(page.actors.list, page.actors.value)
     const order = page.order ?? []
     for (const value of page.rows ?? []) {
       if (!rows.has(value.id)) rows.set(value.id, {...makeRow(), value})
       rows.get(value.id).update(value)
     }
-    place(order)
+    arrange(order)
     more.hidden = !page.more
     if (!page.more) asked = ""
     if (oldest !== (order.at(-1) ?? "")) {
@@ -105,7 +86,7 @@ export function render({model, view}) {
     end.hidden = page.loading || page.more || page.filtered || order.length === 0
   }})
   return el("section", {class: "surface", "aria-label": "Activity"},
-    el("div", {class: "top"}, el("h1", {}, "Activity"), el("label", {}, el("span", {}, "About"), kind),
-      el("label", {}, el("span", {}, "By"), actor)),
-    notice, bones, empty, deeds, more, end)
+    el("div", {class: "top"}, el("h1", {}, "Activity"), el("label", {}, el("span", {}, "About"), kind.box),
+      el("label", {}, el("span", {}, "By"), actor.box)),
+    failed.box, wait, empty, deeds, more, end)
 }

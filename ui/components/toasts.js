@@ -12,18 +12,18 @@ export function render({model, view}) {
     }
     const wait = () => {
       clearTimeout(timer)
-      if (seconds) timer = setTimeout(leave, seconds * 1000)
+      // Nothing goes away under the eyes or hands of who is at it.
+      if (seconds) timer = setTimeout(() => item.matches(":hover, :focus-within") ? wait() : leave(), seconds * 1000)
     }
     const item = el("div", {
-      class: `toast ${tone}`,
-      // Nothing goes away under the eyes or hands of who is at it.
-      onpointerenter: () => clearTimeout(timer), onpointerleave: wait,
-      onfocusin: () => clearTimeout(timer), onfocusout: wait,
+      class: `toast ${tone}`, "data-seconds": seconds || null, onpointerleave: wait, onfocusout: wait,
     }, el("div", {class: "said"}, el("strong", {}, title), text ? el("span", {}, text) : null),
     href ? el("a", {class: "button small", href, onclick: leave, "aria-label": `${label}: ${title}`}, label) : null,
     el("button", {type: "button", class: "text small", "aria-label": "Dismiss", onclick: leave}, "×"))
     list.append(item)
-    while (list.children.length > MOST) list.firstChild.remove()
+    // The oldest gives way, but not what stays until it is dismissed; the new one is to be seen in any case.
+    const others = [...list.children].slice(0, -1)
+    if (others.length >= MOST) (others.find(({dataset}) => dataset.seconds) ?? others[0]).remove()
     wait()
   }
 

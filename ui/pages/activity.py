@@ -99,18 +99,14 @@ class ActivityPage:
         self._show()
 
     def _show(self) -> None:
-        kinds = [("", "everything"), *activity.KINDS.items()]
         names = [*self._actors, *([self._actor] if self._actor and self._actor not in self._actors else [])]
         view: dict[str, Any] = {
             "failed": self._failed,
             "loading": self._deeds is None and not self._failed,
             "more": self._more,
             "filtered": bool(self._kind or self._actor),
-            "kinds": {"list": [{"value": value, "label": label} for value, label in kinds], "value": self._kind},
-            "actors": {
-                "list": [{"value": "", "label": "anybody"}, *activity.actors(names)],
-                "value": self._actor,
-            },
+            "kinds": {"list": [("", "everything"), *activity.KINDS.items()], "value": self._kind},
+            "actors": {"list": [("", "anybody"), *activity.actors(names)], "value": self._actor},
             "rows": [activity.row(deed) for deed in self._deeds or ()],
         }
         self._list.present(view)

@@ -78,9 +78,9 @@ def joined(known: Sequence[Deed], newest: Sequence[Deed]) -> list[Deed] | None:
     ]
 
 
-def actors(names: Sequence[str]) -> list[dict[str, str]]:
-    """Who can be asked for."""
-    return [{"value": name, "label": "trainers" if name == "trainer" else who(name)} for name in names]
+def actors(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Who can be asked for, each with the words for it."""
+    return [(name, "trainers" if name == "trainer" else who(name)) for name in names]
 
 
 def about(deed: Deed) -> tuple[str, str]:
