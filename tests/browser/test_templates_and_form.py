@@ -173,6 +173,8 @@ def test_the_selection_and_the_draft_survive_reload_and_back(server: Server, tab
     fill(page, "k", "21")
     fill(page, "Name of the training", "my run")
     expect(hint(page)).to_have_text("Loaded: kept · 1 field changed")
+    # The server writes the draft, and the browser keeps it.
+    page.wait_for_function("sessionStorage.getItem('saestudio:draft')?.includes('my run')")
     page.reload()
     expect(hint(page)).to_have_text("Loaded: kept · 1 field changed", timeout=30_000)
     assert selected(page) == "kept"
