@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import time
 from pathlib import Path
 
@@ -76,4 +77,20 @@ async def test_killing_the_process_over_and_over_only_delays_answers(watched: Wa
     for _ in range(5):
         child.kill()
         await whole(watched)
+    await watched.unharmed()
+
+
+async def test_a_full_disk_costs_the_process_and_nothing_else(watched: Watched) -> None:
+    same = await ready(watched)
+    child = watched.client.server.studio.analyst.child
+    assert child is not None
+    assert child.pid is not None
+    # No file of the process can grow: it meets errors where a full disk would raise them.
+    resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    await watched.append()
+    async with asyncio.timeout(60):
+        while same():  # noqa: ASYNC110 a process has no event
+            await asyncio.sleep(0.05)
+    await watched.unharmed()
+    await whole(watched)
     await watched.unharmed()
