@@ -150,3 +150,14 @@ class Cursor:
         if not self._streams:
             return events
         return [recorded for recorded in events if recorded.stream in self._streams]
+
+    def has_news(self, concerns: Callable[[Recorded], bool] = lambda recorded: True) -> bool:
+        """Whether anything that came since `concerns` a page, or may do, where some of it is gone.
+
+        The cursor is then behind all of it: this is for pages that ask the API for the whole again.
+        """
+        events = self.take()
+        if events is None:
+            self.position = self._feed.position
+            return True
+        return any(map(concerns, events))

@@ -77,6 +77,24 @@ async def test_a_cursor_that_lags_too_far_is_told_so(feed: Feed, monkeypatch: py
     assert positions(cursor.take()) == list(range(35, 40))
 
 
+async def test_a_page_that_asks_for_the_whole_is_told_once_that_something_concerns_it(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "KEPT", 5)
+    cursor = Cursor(feed)
+    cursor.position = 10
+    assert not cursor.has_news()
+    feed.take([recorded(11, "template-a")])
+    assert not cursor.has_news(lambda one: one.stream == "template-b")
+    feed.take([recorded(12, "template-b"), recorded(13)])
+    assert cursor.has_news(lambda one: one.stream == "template-b")
+    assert not cursor.has_news()
+    for position in range(14, 40):
+        feed.take([recorded(position)])
+    assert cursor.has_news(lambda one: False), "some of it is gone"
+    assert (cursor.has_news(), cursor.position) == (False, 39)
+
+
 async def test_a_position_from_before_the_feed_began_is_a_gap(feed: Feed) -> None:
     assert feed.since(9) is None
     assert feed.since(10) == []

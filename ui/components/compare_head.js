@@ -75,30 +75,14 @@ export function render({model, view}) {
   }
   const adding = el("div", {class: "adding"}, typed, found)
 
-  const axes = el("div", {class: "axes", role: "group", "aria-label": "Charts by"},
-    ...[["step", "Step"], ["tokens", "Tokens"], ["time", "Time"]].map(([axis, label]) => el("button",
-      {type: "button", "data-axis": axis, onclick: () => choose({axis})}, label)))
-  const log = el("input", {type: "checkbox", onchange: () => choose({log: log.checked})})
-  let spans = []
-  const range = el("input", {type: "range", min: 0, step: 1, "aria-label": "Smoothing",
-    oninput: () => say(),
-    onchange: () => choose({smoothing: spans[range.value].span})})
-  const span = el("output", {class: "span quiet"})
-  const say = () => {
-    const {label} = spans[range.value]
-    setText(span, label)
-    range.setAttribute("aria-valuetext", label)
-  }
-  const zoomed = el("span", {class: "quiet"})
-  const zoom = el("div", {class: "zoom", hidden: true}, zoomed,
-    el("button", {type: "button", onclick: () => act({type: "whole"})}, "Show all"))
+  const drawing = chartControls(choose, () => act({type: "whole"}))
   const sae = el("select", {"aria-label": "SAE", onchange: () => choose({sae: sae.value})})
   const drawSaes = part(sae, (options, node) => node.replaceChildren(
     ...options.map(({value, label}) => el("option", {value}, label))))
   const link = copyButton("Copy link", () => ({content: location.href}), {class: "small"})
   const file = el("a", {class: "button small", download: true, title: "One file that opens anywhere, without a server"}, "Export HTML")
   const controls = el("div", {class: "controls", role: "group", "aria-label": "How the charts are drawn"},
-    zoom, axes, el("label", {class: "check"}, log, "Log scale"), el("label", {class: "smoothing"}, "Smoothing", range, span),
+    drawing.zoom, ...drawing.parts,
     el("label", {class: "check"}, "SAE", sae), link, file)
 
   const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
@@ -168,18 +152,13 @@ export function render({model, view}) {
     show: ({view: head}) => {
       drawRuns({lines: head.lines, removable: head.removable})
       drawSaes(head.saes)
-      spans = head.spans
-      range.max = spans.length - 1
+      drawing.showSpans(head.spans)
       if (choosing.knows(head)) {
         choices = head.choices
-        for (const button of axes.children) button.setAttribute("aria-pressed", String(button.dataset.axis === choices.axis))
-        log.checked = choices.log
-        range.value = Math.max(0, spans.findIndex(({span}) => span === choices.smoothing))
-        say()
+        drawing.show(choices)
         sae.value = choices.sae
       }
-      zoom.hidden = !head.zoom
-      setText(zoomed, head.zoom)
+      drawing.showZoom(head.zoom)
       sae.parentNode.hidden = head.saes.length < 2
       controls.hidden = head.empty
       adding.hidden = head.full

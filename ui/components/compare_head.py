@@ -13,5 +13,5 @@ class CompareHead(Component):
     view calls `charts`), `retry`.
     """
 
-    _esm = script("compare_head.js")
+    _esm = script("chart_controls.js", "compare_head.js")
     _stylesheets = style("head.css", "compare_head.css")

@@ -13,7 +13,6 @@ function keepChoices(choices) {
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
   let choices = {}
-  let spans = []
   const choosing = lastChoice(act)
   const choose = (change) => {
     choices = {...choices, ...change}
@@ -23,26 +22,10 @@ export function render({model, view}) {
 
   const legend = el("div", {class: "legend", role: "group", "aria-label": "Lines"})
   const toggle = el("button", {type: "button", class: "text", onclick: () => act({type: "toggle"})})
-  const axes = el("div", {class: "axes", role: "group", "aria-label": "Charts by"},
-    ...[["step", "Step"], ["tokens", "Tokens"], ["time", "Time"]].map(([axis, label]) => el("button",
-      {type: "button", "data-axis": axis, onclick: () => choose({axis})}, label)))
-  const log = el("input", {type: "checkbox", onchange: () => choose({log: log.checked})})
-  const range = el("input", {type: "range", min: 0, step: 1, "aria-label": "Smoothing",
-    oninput: () => say(),
-    onchange: () => choose({smoothing: spans[range.value].span})})
-  const span = el("output", {class: "span quiet"})
-  const say = () => {
-    const {label} = spans[range.value]
-    setText(span, label)
-    range.setAttribute("aria-valuetext", label)
-  }
+  const drawing = chartControls(choose, () => act({type: "whole"}))
   const csv = el("a", {class: "button", download: true, title: "Every step and metric as CSV"}, "CSV")
   const controls = el("div", {class: "controls", role: "group", "aria-label": "How the charts are drawn"},
-    axes, el("label", {class: "check"}, log, "Log scale"),
-    el("label", {class: "smoothing"}, "Smoothing", range, span), csv)
-  const zoomed = el("span", {class: "quiet"})
-  const zoom = el("div", {class: "zoom", hidden: true}, zoomed,
-    el("button", {type: "button", onclick: () => act({type: "whole"})}, "Show all"))
+    ...drawing.parts, csv)
   const waiting = el("p", {class: "waiting quiet", role: "status"})
   const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
     el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
@@ -64,15 +47,10 @@ export function render({model, view}) {
     if (focused != null) node.querySelector(`[data-line="${focused}"]`)?.focus()
   })
   const drawChoices = part(controls, (said) => {
-    spans = said.spans
-    range.max = spans.length - 1
+    drawing.showSpans(said.spans)
     if (!choosing.knows(said)) return
     choices = said.choices
-    for (const button of axes.children)
-      button.setAttribute("aria-pressed", String(button.dataset.axis === choices.axis))
-    log.checked = choices.log
-    range.value = Math.max(0, spans.findIndex(({span}) => span === choices.smoothing))
-    say()
+    drawing.show(choices)
   })
 
   listen(model, view, {show: ({view: head}) => {
@@ -82,8 +60,7 @@ export function render({model, view}) {
     toggle.setAttribute("aria-expanded", String(head.open))
     controls.hidden = !head.open
     csv.href = head.csv
-    zoom.hidden = !head.zoom
-    setText(zoomed, head.zoom)
+    drawing.showZoom(head.zoom)
     waiting.hidden = !head.waiting
     setText(waiting, head.waiting)
     notice.hidden = !head.failed
@@ -99,5 +76,5 @@ export function render({model, view}) {
     choosing.choose(kept)
   }
   return el("section", {"aria-label": "Live metrics"},
-    el("div", {class: "top"}, el("h2", {}, "Live metrics"), legend, zoom, controls, toggle), notice, waiting, bones)
+    el("div", {class: "top"}, el("h2", {}, "Live metrics"), legend, drawing.zoom, controls, toggle), notice, waiting, bones)
 }

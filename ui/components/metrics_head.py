@@ -12,5 +12,5 @@ class MetricsHead(Component):
     `log`, `smoothing`; also, at the beginning, what the browser remembers of them), `whole` (leave the zoom), `retry`.
     """
 
-    _esm = script("metrics_head.js")
+    _esm = script("chart_controls.js", "metrics_head.js")
     _stylesheets = style("head.css", "metrics_head.css")

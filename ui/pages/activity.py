@@ -44,11 +44,7 @@ class ActivityPage:
         self._refresh.want(now=True)
 
     def push(self) -> None:
-        events = self._cursor.take()
-        if events is None:
-            self._cursor.position = self._session.feed.position
-        back = self._failed and self._session.feed.away is None
-        if back or events is None or any(map(activity.concerns, events)):
+        if self._cursor.has_news(activity.concerns) or (self._failed and self._session.feed.away is None):
             self._refresh.want()
 
     def close(self) -> None:

@@ -44,10 +44,7 @@ class CataloguePage:
         self._refresh.want(now=True)
 
     def push(self) -> None:
-        events = self._cursor.take()
-        if events is None:
-            self._cursor.position = self._session.feed.position
-        changed = events is None or any(recorded.stream.startswith(_STREAMS) for recorded in events)
+        changed = self._cursor.has_news(lambda recorded: recorded.stream.startswith(_STREAMS))
         if changed or (self._failed and self._session.feed.away is None):
             self._refresh.want()
 

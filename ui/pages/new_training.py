@@ -61,10 +61,7 @@ class NewTrainingPage:
             if self._failed and self._session.feed.away is None:
                 self._session.spawn(self._begin())
             return
-        events = self._cursor.take()
-        if events is None:
-            self._cursor.position = self._session.feed.position
-        if events is None or any(recorded.stream.startswith(TEMPLATE) for recorded in events):
+        if self._cursor.has_news(lambda recorded: recorded.stream.startswith(TEMPLATE)):
             self._templates.want()
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ class TemplateHistory:
         self._session = session
         self._show = show
         self._refresh = Refresh(session, self._ask, pause=0.5)
-        self.id = ""
+        self._id = ""
         self._opened = ""
         self._name = ""
         self._versions: tuple[TemplateVersion, ...] | None = None
@@ -33,14 +33,14 @@ class TemplateHistory:
 
     def open(self, template: Template) -> None:
         """Show the history of `template`."""
-        self.id, self._name, self._opened = template.id, template.name, uuid.uuid4().hex
+        self._id, self._name, self._opened = template.id, template.name, uuid.uuid4().hex
         self._versions, self._said, self._problem, self._failed, self._busy = None, "", "", "", False
         self._show()
         self._refresh.want(now=True)
 
     def look_again(self) -> None:
         """The template may have changed."""
-        if self.id:
+        if self._id:
             self._refresh.want()
 
     def stop(self) -> None:
@@ -49,7 +49,7 @@ class TemplateHistory:
 
     def view(self) -> dict[str, Any] | None:
         """What the dialog shows; None while it is closed."""
-        if not self.id:
+        if not self._id:
             return None
         return {
             "opened": self._opened,
@@ -64,18 +64,18 @@ class TemplateHistory:
         """Do what was asked for; False where it is none of the dialog's actions."""
         version = message.get("version")
         match kind:
-            case "restore" if self.id and not self._busy and isinstance(version, int):
+            case "restore" if self._id and not self._busy and isinstance(version, int):
                 self._busy, self._said, self._problem = True, "", ""
-                self._session.spawn(self._restore(self.id, version))
+                self._session.spawn(self._restore(self._id, version))
             case "history_close":
-                self.id = ""
+                self._id = ""
             case _:
                 return False
         self._show()
         return True
 
     async def _ask(self) -> None:
-        template_id = self.id
+        template_id = self._id
         if not template_id:
             return
         versions, failed = None, ""
@@ -85,7 +85,7 @@ class TemplateHistory:
             failed = f"The history could not be loaded: {error}"
 
         def take() -> None:
-            if template_id != self.id:
+            if template_id != self._id:
                 return
             if versions:
                 self._versions, self._name = versions, versions[0].name
@@ -104,7 +104,7 @@ class TemplateHistory:
             problem = "Not restored. " + (" ".join(one.message for one in fields) or str(error))
 
         def take() -> None:
-            if template_id == self.id:
+            if template_id == self._id:
                 self._busy, self._said, self._problem = False, said, problem
                 self._refresh.want(now=True)
                 self._show()

@@ -53,15 +53,10 @@ class TemplatesPage:
         self._refresh.want(now=True)
 
     def push(self) -> None:
-        events = self._cursor.take()
-        if events is None:
-            self._cursor.position = self._session.feed.position
-        changed = None if events is None else {one.stream for one in events if one.stream.startswith(TEMPLATE)}
-        if changed is None or changed:
+        if self._cursor.has_news(lambda recorded: recorded.stream.startswith(TEMPLATE)):
             self._refresh.want()
             self._import.look_again()
-            if changed is None or TEMPLATE + self._history.id in changed:
-                self._history.look_again()
+            self._history.look_again()
         elif self._failed and self._session.feed.away is None:
             self._refresh.want()
 

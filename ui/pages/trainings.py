@@ -61,10 +61,7 @@ class TrainingsPage:
         self._refresh.want(now=True)
 
     def push(self) -> None:
-        events = self._cursor.take()
-        if events is None:
-            self._cursor.position = self._session.feed.position
-        if events is None or events or (self._failed and self._session.feed.away is None):
+        if self._cursor.has_news() or (self._failed and self._session.feed.away is None):
             self._refresh.want()
 
     def close(self) -> None:
