@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
 import statistics
 import tempfile
 import time
@@ -235,9 +234,7 @@ def main() -> None:
     parser.add_argument("--trainings", type=int, default=500)
     parser.add_argument("--steps", type=int, default=1_000_000)
     options = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        raise SystemExit("This needs Chromium on PATH.")
+    chromium = serving.chromium()
     with tempfile.TemporaryDirectory(prefix="saestudio-bench-") as folder:
         data_dir = Path(folder)
         began = time.perf_counter()

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.sae.normalisation import Scaled, normalisation
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -19,6 +21,18 @@ class Preset:
 
 
 SMALL = Preset(features=512, width=64, rank=8, batch=1024)
+
+
+def normalised(sample: Tensor) -> Scaled:
+    """The default normalisation and the centre for activations like those of `sample (N, n)`."""
+    mean = sample.mean(dim=0)
+    return normalisation(
+        "expected_average_only_in",
+        mean=mean,
+        mean_norm=float(sample.norm(dim=1).mean()),
+        variance=float((sample - mean).square().sum(dim=1).mean()),
+        sample=sample,
+    )
 
 
 class World:

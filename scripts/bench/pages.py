@@ -10,7 +10,6 @@ named below. Beside it, as the floor, the page of the same server that only says
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -75,9 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        raise SystemExit("This needs Chromium on PATH.")
+    chromium = serving.chromium()
     with serving.server(ui=True) as (address, data_dir, _), sync_playwright() as playwright:
         training = train(data_dir)
         url = address.url + "/"

@@ -14,9 +14,9 @@ import time
 from typing import Any, NamedTuple
 
 import torch
-from featrec import SMALL, World, mean_cosine
+from featrec import SMALL, World, mean_cosine, normalised
 
-from core.sae.normalisation import Ends, normalisation
+from core.sae.normalisation import Ends
 from core.training.student import Student, rate
 from events.training import TrainingConfig
 
@@ -45,14 +45,7 @@ def recover(architecture: str, steps: int, seed: int, factor: float = 1.0) -> Re
     """Train on the world of `seed`, its activations times `factor`."""
     world = World(SMALL, seed)
     sample = factor * world.activations(torch.Generator().manual_seed(1), 8192)
-    mean = sample.mean(dim=0)
-    scale, centre = normalisation(
-        "expected_average_only_in",
-        mean=mean,
-        mean_norm=float(sample.norm(dim=1).mean()),
-        variance=float((sample - mean).square().sum(dim=1).mean()),
-        sample=sample,
-    )
+    scale, centre = normalised(sample)
     config = TrainingConfig(
         architecture_type=architecture,  # type: ignore[arg-type]
         latent_dim=512,

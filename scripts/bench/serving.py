@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,14 @@ def server_on(data_dir: Path, *, ui: bool = False) -> Iterator[tuple[ServerAddre
             yield address, process.pid
         finally:
             process.terminate()
+
+
+def chromium() -> str:
+    """Where Chromium is. Raises `SystemExit` where it is not on PATH."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        raise SystemExit("This needs Chromium on PATH.")
+    return found
 
 
 def peak_memory(pid: int) -> int:

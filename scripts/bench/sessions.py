@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import html
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -104,11 +103,8 @@ async def measured(url: str, count: int, seconds: float, pid: int) -> tuple[list
 @contextlib.contextmanager
 def chromium(url: str) -> Iterator[Page]:
     """A page of a real browser that shows the charts."""
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    if executable is None:
-        raise SystemExit("This needs Chromium on PATH.")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=serving.chromium(), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         page.goto(url)
         page.wait_for_function(

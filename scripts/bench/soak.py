@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
 import subprocess
 import sys
 import threading
@@ -115,9 +114,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1_000)
     parser.add_argument("--followers", type=int, default=20)
     options = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        raise SystemExit("This needs Chromium on PATH.")
+    chromium = serving.chromium()
     training = new_id()
     with (
         serving.server(ui=True) as (address, data_dir, pid),

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from featrec import Preset, World
+from featrec import Preset, World, normalised
 
-from core.sae.normalisation import Ends, normalisation
+from core.sae.normalisation import Ends
 from core.sae.penalised import starting_coefficient
 from core.training.student import Student, rate
 from events.training import TrainingConfig
@@ -21,14 +21,7 @@ def _last_l0(kind: str, factor: float, steps: int) -> float:
     """Mean L0 of the last tenth of a run whose start is `factor` times the default."""
     world = World(WORLD, 0)
     sample = world.activations(torch.Generator().manual_seed(1), 4096)
-    mean = sample.mean(dim=0)
-    scale, centre = normalisation(
-        "expected_average_only_in",
-        mean=mean,
-        mean_norm=float(sample.norm(dim=1).mean()),
-        variance=float((sample - mean).square().sum(dim=1).mean()),
-        sample=sample,
-    )
+    scale, centre = normalised(sample)
     start: dict[str, Any] = {"l1_alpha": factor * starting_coefficient(scale.variance, WANTED)}
     if kind == "jumprelu":
         start = {"initial_threshold": factor * 0.02, "bandwidth": 0.1}
