@@ -88,10 +88,13 @@ class ImportTemplates(msgspec.Struct, frozen=True, kw_only=True):
     """Take in the templates of a document.
 
     `choices` says, by the index of an entry, what becomes of one that conflicts; an invalid one can only be skipped.
+    `versions` says, by index, which version of the template it was that was looked at before choosing to overwrite it:
+    what somebody has changed since is not overwritten.
     """
 
     document: dict[str, Any]
     choices: dict[str, Literal["skip", "rename", "overwrite"]] = {}
+    versions: dict[str, int] = {}
 
 
 class RegisterModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -292,6 +292,7 @@ class ImportEntry(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     outcome: str
     reason: str | None = None
+    version: int | None = None
     differs: tuple[str, ...] = ()
 
 
@@ -691,9 +692,14 @@ class Gateway:
         response = await self._send("POST", "templates/import/preview", json={"document": document})
         return self._decode(response, _ImportPreview).data
 
-    async def import_templates(self, document: dict[str, Any], choices: dict[str, str]) -> Imported:
-        """Take in a document's templates; `choices` says by index what becomes of those that need a choice."""
-        body = {"document": document, "choices": choices}
+    async def import_templates(
+        self, document: dict[str, Any], choices: dict[str, str], versions: dict[str, int]
+    ) -> Imported:
+        """Take in a document's templates.
+
+        `choices` says by index what becomes of those that need a choice, `versions` what was looked at for it.
+        """
+        body = {"document": document, "choices": choices, "versions": versions}
         return self._decode(await self._send("POST", "templates/import", json=body), Imported)
 
     async def duplicate_template(self, template_id: str) -> Created:

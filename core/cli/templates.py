@@ -80,7 +80,8 @@ def import_(options: argparse.Namespace) -> int:
         }
         imported = None
         if not options.dry_run:
-            imported = api.post("templates/import", {"document": document, "choices": choices})
+            versions = {str(entry["index"]): entry["version"] for entry in entries if "version" in entry}
+            imported = api.post("templates/import", {"document": document, "choices": choices, "versions": versions})
     if options.json:
         output.print_json({"preview": entries, **({"imported": imported} if imported is not None else {})})
         return 0

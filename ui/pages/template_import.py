@@ -106,9 +106,11 @@ class TemplateImport:
         self._session.change(take)
 
     async def _import(self, opened: str, document: dict[str, Any]) -> None:
-        choices = state.choices_of(self._entries or (), self._chosen)
+        entries = self._entries or ()
+        choices = state.choices_of(entries, self._chosen)
+        versions = {str(one.index): one.version for one in entries if one.version is not None}
         try:
-            imported = await self._session.gateway.import_templates(document, choices)
+            imported = await self._session.gateway.import_templates(document, choices, versions)
         except ApiError as error:
             problem = f"Nothing was imported. {_reason(error)}"
 

@@ -172,8 +172,9 @@ class TemplateDocument(msgspec.Struct, frozen=True, kw_only=True):
 class ImportedEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an import would make of the document's entry at `index`.
 
-    An `identical` one is there already; a `conflicting` one has the name of `template_id` and another content, in what
-    `differs` names (`description`, `config.FIELD`); `reason` says why an `invalid` one cannot be taken in.
+    An `identical` one is there already; a `conflicting` one has the name of `template_id` and another content than that
+    has at `version`, in what `differs` names (`description`, `config.FIELD`); `reason` says why an `invalid` one cannot
+    be taken in.
     """
 
     index: int
@@ -181,6 +182,7 @@ class ImportedEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     outcome: Literal["new", "identical", "conflicting", "invalid"]
     reason: str | None = None
     template_id: str | None = None
+    version: int | None = None
     differs: tuple[str, ...] = ()
 
 

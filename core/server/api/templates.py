@@ -224,7 +224,11 @@ async def import_templates(call: Call) -> answers.Imported:
         rows = await studio.query(templates.list_)
         by_id, taken = {row.id: row for row in rows}, {row.name for row in rows}
         entries = await asyncio.to_thread(_entries, command.document, rows)
-        found = [*_unknown_choices(command.choices, len(entries)), *_missing_choices(command.choices, entries)]
+        found = [
+            *_unknown_choices(command.choices, len(entries)),
+            *_missing_choices(command.choices, entries),
+            *_changed_since(command, entries),
+        ]
         if found:
             raise problems.invalid(found)
         # The names of new entries are theirs, whatever stands before them in the document.
@@ -304,7 +308,7 @@ def _entries(document: Mapping[str, Any], rows: list[TemplateRow]) -> list[_Entr
             differs = [*templates.differing(row.config, entry.config)]
             if row.description != entry.description:
                 differs.insert(0, "description")
-            told = {"outcome": "conflicting", "template_id": row.id, "differs": tuple(differs)}
+            told = {"outcome": "conflicting", "template_id": row.id, "version": row.version, "differs": tuple(differs)}
         entries.append(msgspec.structs.replace(entry, preview=msgspec.structs.replace(entry.preview, **told)))
     return entries
 
@@ -365,6 +369,25 @@ def _missing_choices(choices: Mapping[str, str], entries: list[_Entry]) -> list[
                 f"Entry {preview.index} conflicts with the template {preview.name!r}: skip, rename or overwrite it."
             )
             found.append(Problem(field, message))
+    return found
+
+
+def _changed_since(command: ImportTemplates, entries: list[_Entry]) -> list[Problem]:
+    """Templates that would be overwritten as they were not when somebody chose that."""
+    found: list[Problem] = []
+    for entry in entries:
+        preview = entry.preview
+        index = str(preview.index)
+        seen = command.versions.get(index)
+        if (
+            command.choices.get(index) == "overwrite"
+            and preview.version is not None
+            and seen not in (None, preview.version)
+        ):
+            message = (
+                f"The template {preview.name!r} is at version {preview.version} now, not {seen}: look at it again."
+            )
+            found.append(Problem(f"choices.{index}", message))
     return found
 
 

@@ -253,7 +253,14 @@ async def test_an_import_tells_what_it_would_do_and_does_all_that_was_chosen_or_
     assert client.server.studio.store.head == head
 
     choices = {"2": "rename", "3": "overwrite", "4": "skip", "5": "skip", "6": "skip"}
-    imported = (await post(client, "templates/import", document=document, choices=choices)).json()
+    # What somebody changed after it was looked at is not overwritten.
+    versions = {str(one["index"]): one["version"] for one in preview if "version" in one}
+    assert versions == {"2": 1, "3": 1}
+    late = await post(client, "templates/import", document=document, choices=choices, versions={**versions, "3": 4})
+    assert errors(late) == {"choices.3": "The template 'third' is at version 1 now, not 4: look at it again."}
+    assert client.server.studio.store.head == head
+    taken = await post(client, "templates/import", document=document, choices=choices, versions=versions)
+    imported = taken.json()
     assert (len(imported["created"]), imported["overwritten"], imported["skipped"]) == (3, [third], 4)
     assert client.server.studio.store.head == head + 4 == imported["position"]
     assert await names(client) == ["new", "other", "other (2)", "other (3)", "same", "third"]
