@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
@@ -81,32 +81,34 @@ def datasets(con: DuckDBPyConnection) -> list[DatasetRegistered]:
     return [msgspec.json.decode(row.data, type=DatasetRegistered) for row in DATASETS.select(con, "ORDER BY id")]
 
 
-def model_uses(con: DuckDBPyConnection) -> list[Use]:
+Find = Callable[[str], str | None]
+"""The id of the registered model or data set that a name in a configuration means; None for another one."""
+
+
+def model_uses(con: DuckDBPyConnection, find: Find) -> list[Use]:
     """What every registered model is used by."""
-    return _uses(con, MODELS, "[model]", "[config->>'model']")
+    return _uses(con, MODELS, find, "[model]", "[config->>'model']")
 
 
-def dataset_uses(con: DuckDBPyConnection) -> list[Use]:
+def dataset_uses(con: DuckDBPyConnection, find: Find) -> list[Use]:
     """What every registered data set is used by."""
-    return _uses(con, DATASETS, "datasets", "CAST(config->'datasets' AS VARCHAR[])")
+    return _uses(con, DATASETS, find, "datasets", "CAST(config->'datasets' AS VARCHAR[])")
 
 
-def _uses(con: DuckDBPyConnection, table: Table[Registered], in_training: str, in_template: str) -> list[Use]:
+def _uses(
+    con: DuckDBPyConnection, table: Table[Registered], find: Find, in_training: str, in_template: str
+) -> list[Use]:
     """`in_training` and `in_template` are SQL for the list of what one of these names."""
     rows = table.select(con, "ORDER BY id")
-    ids = {row.id for row in rows}
-    sources = {json.loads(row.data)["source"]: row.id for row in reversed(rows)}
 
     # What only facts have come in of is in no list.
     shown = "NOT deleted AND created_at IS NOT NULL"
 
     def counted(of: Table[Any], names: str) -> dict[str, dict[str, int]]:
-        found: dict[str, dict[str, int]] = {id: {} for id in ids}
+        found: dict[str, dict[str, int]] = {row.id: {} for row in rows}
         named = f"SELECT unnest({names}) AS name FROM {of.name} WHERE {shown}"
         for name, count in con.execute(f"SELECT name, count(*) FROM ({named}) GROUP BY name").fetchall():
-            # An id goes before a source, as where a training is started.
-            id = name if name in ids else sources.get(name)
-            if id is not None:
+            if name and (id := find(name)) is not None:
                 found[id][name] = count
         return found
 

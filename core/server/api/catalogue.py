@@ -9,6 +9,7 @@ from duckdb import DuckDBPyConnection
 
 from core.catalogue import InspectionFailed
 from core.commands import RegisterDataset, RegisterModel
+from core.config_rules import find_dataset, find_model
 from core.fields import Problem
 from events.streams import Append
 from projections import catalog
@@ -35,7 +36,17 @@ async def list_catalogue_uses(call: Call) -> answers.CatalogueUse:
     """What models and data sets are used by: trainings that are not deleted, and templates."""
 
     def read(con: DuckDBPyConnection) -> tuple[dict[str, answers.Use], dict[str, answers.Use]]:
-        return _uses(catalog.model_uses(con)), _uses(catalog.dataset_uses(con))
+        models, datasets = catalog.models(con), catalog.datasets(con)
+
+        def model(name: str) -> str | None:
+            found = find_model(name, models)
+            return found and found.model_id
+
+        def dataset(name: str) -> str | None:
+            found = find_dataset(name, datasets)
+            return found and found.dataset_id
+
+        return _uses(catalog.model_uses(con, model)), _uses(catalog.dataset_uses(con, dataset))
 
     (models, datasets), position = await call.studio.snapshot(read)
     return answers.CatalogueUse(models=models, datasets=datasets, position=position)

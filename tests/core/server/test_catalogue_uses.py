@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
 from server_harness import TINY, Client
 
+from events.streams import Append
 
-async def test_the_catalogue_tells_what_uses_it_by_the_name_that_was_given(client: Client) -> None:
+
+async def test_the_catalogue_tells_what_uses_it_by_the_name_that_was_given(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = await client.create(k=4)
     await client.create(k=4, model=TINY.source)
     bodies = ({"model": "tiny", "datasets": ["words", "elsewhere"]}, {"datasets": ["words"]}, {"model": "unheard"})
@@ -26,3 +35,12 @@ async def test_the_catalogue_tells_what_uses_it_by_the_name_that_was_given(clien
     assert (await client.http.delete(f"/api/v1/trainings/{first}")).status_code == 200
     assert (await client.get("catalogue/uses"))["models"]["tiny"]["trainings"] == {TINY.source: 1}
     assert (await client.get("catalogue/inspections"))["data"] == []
+    # A path is the same however it is written.
+    here = msgspec.structs.replace(TINY, model_id="here", source=str(tmp_path / "here"))
+    await asyncio.wrap_future(client.server.studio.store.append(Append("catalog", [here])))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    written = "./here"
+    config = {"model": written, "datasets": ["words"]}
+    assert (await client.http.post("/api/v1/templates", json={"name": "near", "config": config})).status_code == 201
+    assert (await client.get("catalogue/uses"))["models"]["here"]["templates"] == {written: 1}
