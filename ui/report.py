@@ -24,7 +24,11 @@ from . import text, theme
 from .charts.analysis import Densities, Frontier
 from .charts.compare import FADED, CompareCharts
 from .charts.live import Choices, LiveCharts
-from .components.component import script, style
+from .components.card import Card
+from .components.compare_table import CompareTable
+from .components.component import Component, script, style
+from .components.evaluation import EvaluationView
+from .components.section import Section
 from .gateway import Evaluation, History, LogLine, Training
 from .state import comparison, evaluations, hyperparameters
 from .state.comparison import Result
@@ -34,15 +38,15 @@ from .steps import Steps
 LONGEST_LINE = 2_000
 """Characters of a log line that are kept."""
 
-_COMPONENTS: dict[str, tuple[str, ...]] = {
-    "card": ("note", "card"),
-    "evaluation": ("evaluation",),
-    "section": ("section",),
-    "table": ("compare_table",),
-    "log": ("report_log",),
-    "legend": ("report_legend",),
+_COMPONENTS: dict[str, type[Component] | str] = {
+    "card": Card,
+    "evaluation": EvaluationView,
+    "section": Section,
+    "table": CompareTable,
+    "log": "report_log",
+    "legend": "report_legend",
 }
-"""What draws each part of the file, and the names of its scripts and styles."""
+"""What draws each part of the file: a component of the pages, or a script and style of its own."""
 
 _FOLDER = Path(__file__).parent / "components"
 
@@ -261,10 +265,14 @@ def _html(title: str, about: str, parts: _Parts) -> bytes:
 def _drawers() -> str:
     """The components' scripts, each in a scope of its own, and their styles."""
     drawn = []
-    for name, files in _COMPONENTS.items():
-        source = script(*(f"{file}.js" for file in files)).replace("export function render", "function render")
-        styles = _json(style(*(f"{file}.css" for file in files)))
-        drawn.append(f"{name}: {{styles: {styles}, render: (() => {{\n{source}\nreturn render\n}})()}}")
+    for name, component in _COMPONENTS.items():
+        source, styles = (
+            (script(f"{component}.js"), style(f"{component}.css"))
+            if isinstance(component, str)
+            else (str(component._esm), component._stylesheets)
+        )
+        source = source.replace("export function render", "function render")
+        drawn.append(f"{name}: {{styles: {_json(styles)}, render: (() => {{\n{source}\nreturn render\n}})()}}")
     return f"const DRAWERS = {{\n{','.join(drawn)}\n}}"
 
 

@@ -166,6 +166,17 @@ def test_rules_of_the_other_architectures(fields: dict[str, Any], field: str, wo
 
 
 def test_defaults_of_the_other_architectures() -> None:
+    for fields in (
+        {"architecture_type": "batchtopk"},
+        {"architecture_type": "matryoshka"},
+        {"architecture_type": "skip"},
+    ):
+        shared = checked(**fields).config
+        assert shared is not None
+        assert shared.share_latents_after == 0.8
+    topk = checked().config
+    assert topk is not None
+    assert topk.share_latents_after is None
     standard = checked(architecture_type="standard").config
     assert standard is not None
     assert standard.target_l0 == 16 / 2048

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -318,6 +319,21 @@ def _from_config(kind: str, **fields: Any) -> Penalised:
 
 def _lam(model: Penalised, step: int) -> float:
     return float(model.control.coefficient(torch.tensor(8.0), torch.tensor(True), step))
+
+
+@pytest.mark.parametrize(("steps", "haste"), [(100, 2.0), (1_500, 2.0), (2_000, 1.5), (3_000, 1.0), (50_000, 1.0)])
+def test_the_control_hurries_in_short_runs_and_while_the_learning_rate_falls(steps: int, haste: float) -> None:
+    model = _from_config("standard", target_l0=4 / LATENTS, total_steps=steps, decay_steps=steps // 5, warmup_steps=0)
+
+    def moved(step: int) -> float:
+        before = float(model.control.tensors()["integral"])
+        _lam(model, step)
+        return float(model.control.tensors()["integral"]) - before
+
+    error = math.log(0.9 + 0.1 * 2)
+    assert moved(1) == pytest.approx(0.003 * haste * error)
+    model.control.restore({**model.control.tensors(), "l0": torch.tensor(4.0, dtype=torch.float64)})
+    assert moved(steps - steps // 5 + 1) == pytest.approx(4 * 0.003 * haste * error)
 
 
 def test_the_configuration_reaches_the_model() -> None:

@@ -230,13 +230,13 @@ def test_activations_that_are_not_finite_stop_the_training_after_ten_steps(caplo
 
 
 class _OneOfTwo(Synthetic):
-    """From `bad_from` on the second pair's activations are not finite."""
+    """For ten steps from `bad_from` on the second pair's activations are not finite."""
 
     bad_from = 100
 
     def next_batch(self) -> dict[Pair, torch.Tensor]:
         batch = super().next_batch()
-        if self.served >= self.bad_from:
+        if self.bad_from <= self.served < self.bad_from + 10:
             batch[PAIRS[1]] = batch[PAIRS[1]] * float("nan")
         return batch
 
