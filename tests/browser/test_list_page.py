@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from harness import Dashboard, Tab, wait_until
+from harness import Dashboard, Held, Tab, wait_until
 from playwright.sync_api import expect
 
 from events.control import TrainingRenamed
@@ -81,6 +81,22 @@ def test_links_back_forward_and_reload_lead_to_the_right_page(dashboard: Dashboa
     expect(heading).to_have_text("other")
     assert other in tab.page.url
     assert tab.page.evaluate("performance.getEntriesByType('navigation').length") == 1
+
+
+def test_a_late_word_about_an_address_that_was_left_changes_nothing(dashboard: Dashboard, tab_at: TabAt) -> None:
+    dashboard.studio.create("address0000001")
+    tab = tab_at("about:blank")
+    held = Held(tab.page)
+    tab.page.goto(dashboard.url)
+    tab.idle()
+    held.hold('"replace"')
+    tab.page.get_by_role("searchbox", name="Search").fill("address")
+    wait_until(lambda: tab.page.evaluate("true") and held.messages, "the address of the search")
+    tab.page.get_by_role("link", name="Templates", exact=True).click()
+    expect(tab.page).to_have_url(re.compile(r"\?page=templates$"))
+    held.release()
+    expect(tab.page.get_by_role("heading", level=1, name="Templates")).to_be_visible()
+    expect(tab.page).to_have_url(re.compile(r"\?page=templates$"))
 
 
 def test_names_are_text_whatever_they_contain(dashboard: Dashboard, tab_at: TabAt) -> None:
