@@ -93,6 +93,7 @@ def test_nothing_serious_is_found_on_any_page_in_light_and_dark(server: Server, 
         for href, ready in (
             ("?page=new", page.locator("[data-field=model] input")),
             ("?page=templates", page.get_by_text("kept", exact=True)),
+            ("?page=catalogue", page.get_by_text("stdlib", exact=True)),
             (f"?page=compare&ids={one},{other}", page.get_by_role("table", name="What came of them")),
             ("?page=sql", page.get_by_role("textbox", name="Statement")),
             ("?page=activity", page.get_by_text("Failed: No memory.")),
