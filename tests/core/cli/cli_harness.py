@@ -68,11 +68,13 @@ class Cli:
 
     def __call__(self, *arguments: str, **more: str) -> Result:
         """A command from its beginning to its end, in this process."""
-        out, err = io.StringIO(), io.StringIO()
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
         surroundings = mock.patch.dict(os.environ, environment(**more), clear=True)
         with surroundings, redirect_stdout(out), redirect_stderr(err):
             status = core.cli.main([*arguments, "--data-dir", str(self.data_dir)])
-        return Result(status, out.getvalue(), err.getvalue())
+            out.flush()
+            err.flush()
+        return Result(status, *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """A command that goes on, in a process of its own."""
