@@ -67,9 +67,13 @@ class EditTemplate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RestoreTemplate(msgspec.Struct, frozen=True, kw_only=True):
-    """Bring a deleted template back; `version` gives it the name, description and configuration that it had then."""
+    """Bring a deleted template back; `version` gives it the name, description and configuration that it had then.
+
+    With `expected_version` only a template that is still at it: what somebody has changed since is not overwritten.
+    """
 
     version: Annotated[int, Meta(ge=1)] | None = None
+    expected_version: Annotated[int, Meta(ge=0)] | None = None
 
 
 class SuggestTemplate(msgspec.Struct, frozen=True, kw_only=True):

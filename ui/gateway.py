@@ -678,9 +678,15 @@ class Gateway:
         """Take a template from every list; `restore_template` brings it back."""
         await self._send("DELETE", _template(template_id))
 
-    async def restore_template(self, template_id: str, version: int | None = None) -> Template:
-        """Bring a deleted template back, or make a template again what it was at `version`."""
-        body = {} if version is None else {"version": version}
+    async def restore_template(
+        self, template_id: str, version: int | None = None, *, expected_version: int | None = None
+    ) -> Template:
+        """Bring a deleted template back, or make a template again what it was at `version`.
+
+        Refused where it is not at `expected_version` any more.
+        """
+        asked = {"version": version, "expected_version": expected_version}
+        body = {name: value for name, value in asked.items() if value is not None}
         return self._decode(await self._send("POST", f"{_template(template_id)}/restore", json=body), Template)
 
     async def template_history(self, template_id: str) -> tuple[TemplateVersion, ...]:

@@ -151,7 +151,7 @@ OPERATIONS: tuple[Operation, ...] = (
         templates.restore_template,
         a.Template,
         body=RestoreTemplate,
-        refusals=(404, 413, 415, 422),
+        refusals=(404, 409, 413, 415, 422),
     ),
     Operation("POST", "templates/{id}/duplicate", templates.duplicate_template, a.Created, 201, refusals=(404, 409)),
     Operation("GET", "templates/{id}/history", templates.list_template_history, a.TemplateHistory, refusals=(404,)),
