@@ -121,3 +121,17 @@ class RegisterDataset(msgspec.Struct, frozen=True, kw_only=True):
     text_column: Annotated[str, Meta(max_length=255)] | None = None
     revision: Annotated[str, Meta(max_length=255)] | None = None
     title: Annotated[str, Meta(max_length=255)] | None = None
+
+
+class RemoveFromCatalogue(msgspec.Struct, frozen=True, kw_only=True):
+    """Take the model or data set that configurations call `id` out of the catalogue."""
+
+    kind: Literal["model", "dataset"]
+    id: Annotated[str, Meta(min_length=1, max_length=4_096)]
+
+
+class RestoreToCatalogue(msgspec.Struct, frozen=True, kw_only=True):
+    """Bring the removed model or data set that configurations called `id` back, as it was registered last."""
+
+    kind: Literal["model", "dataset"]
+    id: Annotated[str, Meta(min_length=1, max_length=4_096)]

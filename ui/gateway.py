@@ -398,10 +398,14 @@ class _InspectedDataset(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
-    """Who registered a model or data set last and when (µs since 1970), and how many use it, by the name they give."""
+    """Who registered a model or data set last and when (µs since 1970), and how many use it, by the name they give.
+
+    What is not `removable` ships with SAE Studio.
+    """
 
     registered_at: int = 0
     registered_by: str | None = None
+    removable: bool = False
     trainings: dict[str, int] = {}
     templates: dict[str, int] = {}
 
@@ -645,6 +649,14 @@ class Gateway:
     async def register(self, kind: str, wanted: dict[str, str]) -> Created:
         """Take a `model` or `dataset` into the catalogue, after an inspection that may take seconds."""
         return self._decode(await self._send("POST", f"{kind}s", json=wanted, timeout=_INSPECTION), Created)
+
+    async def remove_from_catalogue(self, kind: str, id: str) -> None:
+        """Take a `model` or `dataset` out of the catalogue; `restore_to_catalogue` brings it back."""
+        await self._send("POST", "catalogue/remove", json={"kind": kind, "id": id})
+
+    async def restore_to_catalogue(self, kind: str, id: str) -> None:
+        """Bring a removed `model` or `dataset` back as it was registered last."""
+        await self._send("POST", "catalogue/restore", json={"kind": kind, "id": id})
 
     async def inspections(self) -> tuple[Inspecting, ...]:
         """The inspections that go on now."""

@@ -158,6 +158,10 @@ def what(deed: Deed) -> str:
             return "Model registered"
         case "DatasetRegistered":
             return "Data set registered"
+        case "ModelRemoved":
+            return "Model removed from the catalogue"
+        case "DatasetRemoved":
+            return "Data set removed from the catalogue"
         case "LogWritten":
             return str(data.get("message", ""))
         case "TrainingPurged":

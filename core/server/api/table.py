@@ -12,7 +12,9 @@ from core.commands import (
     PreviewImport,
     RegisterDataset,
     RegisterModel,
+    RemoveFromCatalogue,
     RestoreTemplate,
+    RestoreToCatalogue,
     SaveTemplate,
     SuggestTemplate,
 )
@@ -179,6 +181,22 @@ OPERATIONS: tuple[Operation, ...] = (
         refusals=(413, 415, 422),
     ),
     Operation("GET", "catalogue/uses", catalogue.list_catalogue_uses, a.CatalogueUse),
+    Operation(
+        "POST",
+        "catalogue/remove",
+        catalogue.remove_from_catalogue,
+        a.Accepted,
+        body=RemoveFromCatalogue,
+        refusals=(404, 409, 413, 415, 422),
+    ),
+    Operation(
+        "POST",
+        "catalogue/restore",
+        catalogue.restore_to_catalogue,
+        a.Accepted,
+        body=RestoreToCatalogue,
+        refusals=(404, 409, 413, 415, 422),
+    ),
     Operation("GET", "catalogue/inspections", catalogue.list_inspections, a.Inspectings),
     Operation("GET", "devices", system.list_devices, a.Devices),
     Operation(
