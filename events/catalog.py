@@ -56,6 +56,6 @@ class ModelRemoved(Event, frozen=True, kw_only=True):
 
 
 class DatasetRemoved(Event, frozen=True, kw_only=True):
-    """A data set is in the catalogue no more until it is registered again. Trainings keep what they were started with."""
+    """A data set is in the catalogue no more, as `ModelRemoved` says of a model."""
 
     dataset_id: str

@@ -18,10 +18,13 @@ export function render({model, view}) {
         el("button", {type: "button", class: "pick", "data-key": line.key, "aria-pressed": String(line.selected),
           title: line.selected ? "Show all alike" : `Bring out ${line.label}`, onclick: () => act({type: "select", key: line.key})},
         swatch, el("span", {class: "label"}, line.label)),
+        line.saes?.length ? el("select", {class: "sae", "data-key": `${line.key}-sae`, "aria-label": `What is shown of ${line.label}`,
+          onchange: ({target}) => act({type: "sae", key: line.key, value: target.value})},
+        ...line.saes.map(({value, label, disabled, chosen}) => el("option", {value, disabled: disabled || null, selected: chosen || null}, label))) : null,
         el("span", {class: `status ${line.tone}`}, line.status),
         el("a", {class: "open", href: line.href, title: `Open ${line.label}`, "aria-label": `Open ${line.label}`}, "↗"),
         removable ? el("button", {type: "button", class: "remove", title: `Take ${line.label} away`,
-          "aria-label": `Take ${line.label} away`, onclick: () => act({type: "remove", id: line.id})}, "×") : null)
+          "aria-label": `Take ${line.label} away`, onclick: () => act({type: "remove", key: line.key})}, "×") : null)
     }))
     if (focused) node.querySelector(`[data-key="${focused}"]`)?.focus()
   })

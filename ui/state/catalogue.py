@@ -125,8 +125,8 @@ def removed(entry: Entry, use: Use) -> str:
         return f"{id} was removed."
     verb = "calls" if sum(counts.get(id, 0) for counts in (use.trainings, use.templates)) == 1 else "call"
     return (
-        f"{id} was removed. {' and '.join(named)} {verb} it by that name: what has been started goes on, a new start needs"
-        " it registered again."
+        f"{id} was removed. {' and '.join(named)} {verb} it by that name: what has been started goes on, a new start"
+        " needs it registered again."
     )
 
 

@@ -136,7 +136,9 @@ async def remove_from_catalogue(call: Call) -> answers.Accepted:
         if command.id not in await _registered(call, command.kind):
             raise problems.not_found(f"registered {_NOUNS[command.kind]}", command.id)
         if command.id in _SHIPPED[command.kind]:
-            raise Refused(f"{command.id} ships with SAE Studio, which registers it at every start: it cannot be removed.")
+            raise Refused(
+                f"{command.id} ships with SAE Studio, which registers it at every start: it cannot be removed."
+            )
         removed = (
             ModelRemoved(model_id=command.id) if command.kind == "model" else DatasetRemoved(dataset_id=command.id)
         )

@@ -70,6 +70,8 @@ async def test_what_is_removed_comes_back_as_it_was_and_its_trainings_go_on(clie
     assert (await client.http.post("/api/v1/catalogue/remove", json={"kind": "x", "id": "y"})).status_code == 422
     await client.until(started, "completed")
     assert await ask("restore", "model", "tiny") == (200, "")
-    assert next(one for one in (await client.get("models"))["data"] if one["model_id"] == "tiny")["source"] == TINY.source
+    assert (
+        next(one for one in (await client.get("models"))["data"] if one["model_id"] == "tiny")["source"] == TINY.source
+    )
     kinds = [one["type"] for one in (await client.get("activity?kind=catalogue"))["data"][:3]]
     assert kinds == ["ModelRegistered", "DatasetRemoved", "ModelRemoved"]
