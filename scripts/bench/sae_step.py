@@ -5,9 +5,9 @@ forward and 3 backward, 10·n·F operations a token.
     .venv/bin/python scripts/bench/sae_step.py [--width 512] [--latents 4096] [--batch 1024] [--l0 32]
     .venv/bin/python scripts/bench/sae_step.py --device cuda [--width 2048] [--latents 32768] [--batch 8192]
 
-On the CPU: one thread, forward, backward and optimiser; the median of the steps after a warm-up, beside the floor of the
-same run, measured between them. The penalised architectures are measured on the L0 that they are told, once they have
-reached it. Transcoders read one half of the data's directions and give the other.
+On the CPU: one thread, forward, backward and optimiser; the median of the steps after a warm-up, beside the floor of
+the same run, measured between them. The penalised architectures are measured on the L0 that they are told, once they
+have come near it. Transcoders give what they read in another order.
 
 On CUDA: tokens and operations a second in bfloat16, with dense and with sparse products, and their share of the largest
 rate of bare bfloat16 products on this card; and whether a step waits for the device. Every 8 steps one does: it reads
@@ -39,7 +39,7 @@ MUST = {
     "matryoshka": 0.55,
     "gated": 0.65,
 }
-"""Most that a step on the CPU may take, over its floor. Of a transcoder without a skip nothing was said: as with one."""
+"""Most that a step on the CPU may take, over its floor."""
 
 TRANSCODERS = ("skip", "transcoder")
 SOURCE: Pair = (0, "mlp_in")

@@ -117,7 +117,8 @@ def main() -> None:
     apart = options.variants * (one_pass + one_step)
     print(f"one: {1e3 * one_pass:.1f} ms a step for its activations, {1e3 * one_step:.1f} ms for learning")
     print(
-        f"{options.variants} variants: {1e3 * passes:.1f} ms a step for their activations, {1e3 * steps:.1f} ms for learning"
+        f"{options.variants} variants: {1e3 * passes:.1f} ms a step for their activations, {1e3 * steps:.1f} ms for"
+        " learning"
     )
     print(
         f"together {1e3 * together:.1f} ms: {together / wanted:.2f} × one pass and {options.variants} steps,"
