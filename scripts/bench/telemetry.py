@@ -55,11 +55,11 @@ class Rounds:
 
 
 def threads_seconds() -> float:
-    """Processor time of the emitter's threads so far."""
+    """Processor time so far of all threads but this one: those of the emitter and of its connection."""
     return sum(
         time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
         for thread in threading.enumerate()
-        if thread.name in ("emitter", "spool-upkeep") and thread.ident is not None
+        if thread is not threading.current_thread() and thread.ident is not None
     )
 
 
