@@ -16,10 +16,10 @@ from events.wire import CaughtUp, Heartbeat, Subscribed
 logger = logging.getLogger(__name__)
 
 TICK = 0.1
-"""Seconds between two calls of a page at the least."""
+"""Seconds between two calls of a page in the mean, while something happens."""
 
-KEPT = 20_000
-"""Events that are kept for pages that lag behind; a page that lags by more asks the API again."""
+KEPT = 5_000
+"""Events that are kept for pages that lag behind, up to twice as many; a page that lags by more asks the API again."""
 
 _RETRY = 5.0
 
@@ -125,12 +125,24 @@ class Feed:
                 self._lost("The connection to the server is lost.")
 
     async def _call(self) -> None:
+        now = asyncio.get_running_loop().time
+        due = now()
         while True:
             await self._changed.wait()
             self._changed.clear()
             for page in list(self._pages):
                 page()
-            await asyncio.sleep(TICK)
+            due = next_call(due, now())
+            await asyncio.sleep(due - now())
+
+
+def next_call(due: float, now: float) -> float:
+    """When pages may be called again after a call at `now` that was allowed from `due` on, all in seconds.
+
+    One that came late, for the events did or the loop was busy, does not delay those after it: what happens ten times a
+    second is shown ten times a second.
+    """
+    return max(due + TICK, now + TICK / 2)
 
 
 class Cursor:

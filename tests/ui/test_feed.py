@@ -10,7 +10,7 @@ from events.event import Recorded
 from events.log import LogWritten
 from events.wire import CaughtUp, Heartbeat, Subscribed
 from ui import feed as feeds
-from ui.feed import Cursor, Feed
+from ui.feed import TICK, Cursor, Feed, next_call
 
 
 def recorded(position: int, stream: str = "training-one") -> Recorded:
@@ -137,3 +137,21 @@ async def test_pages_are_called_when_something_happens_and_not_after_they_left()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+@pytest.mark.parametrize("late", [0.0, 0.3, 0.49])
+def test_what_happens_ten_times_a_second_is_shown_as_often_and_a_flood_no_oftener(late: float) -> None:
+    """Events at every tick, then at every thousandth; a busy loop makes each call `late` by that share of a tick."""
+
+    def calls(events: list[float]) -> int:
+        due, count, waiting = 0.0, 0, iter(events)
+        event = next(waiting, None)
+        while event is not None:
+            now = max(due, event) + late * TICK
+            count += 1
+            due = next_call(due, now)
+            event = next((one for one in waiting if one > now), None)
+        return count
+
+    assert calls([TICK * number for number in range(100)]) >= 99
+    assert calls([TICK * number / 1_000 for number in range(100_000)]) <= 101

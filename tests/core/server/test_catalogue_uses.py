@@ -73,5 +73,6 @@ async def test_what_is_removed_comes_back_as_it_was_and_its_trainings_go_on(clie
     assert (
         next(one for one in (await client.get("models"))["data"] if one["model_id"] == "tiny")["source"] == TINY.source
     )
-    kinds = [one["type"] for one in (await client.get("activity?kind=catalogue"))["data"][:3]]
-    assert kinds == ["ModelRegistered", "DatasetRemoved", "ModelRemoved"]
+    told = [one["type"] for one in (await client.get("activity"))["data"]]
+    newest = [kind for kind in told if kind.startswith(("Model", "Dataset"))][:3]
+    assert newest == ["ModelRegistered", "DatasetRemoved", "ModelRemoved"]
