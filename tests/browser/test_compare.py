@@ -193,6 +193,9 @@ def test_the_saes_of_one_run_and_a_run_that_is_not_there(dashboard: Dashboard, s
     missing.allowed.append("404")
     expect(missing.page.get_by_role("alert")).to_contain_text("There is no run nowhere0000000.")
     expect(missing.page.get_by_role("table", name="What came of them")).to_be_visible()
+    missing.page.get_by_role("button", name="Take away", exact=True).click()
+    expect(missing.page.get_by_role("alert")).to_be_hidden()
+    expect(missing.page).to_have_url(re.compile(f"ids={one}$"))
     missing.page.get_by_role("link", name="Compare").click()
     expect(missing.page.get_by_role("heading", name="Nothing to compare yet")).to_be_visible()
 

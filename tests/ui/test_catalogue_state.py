@@ -38,7 +38,7 @@ def test_an_entry_tells_what_it_is_and_leads_to_what_uses_it() -> None:
         " · hooks resid_post, mlp_in",
         "source": "owner/tiny",
         "revision": "revision 0123456789ab",
-        "registered": "Registered 1 min ago by user:ann",
+        "registered": "Registered 1 min ago by ann",
         "uses": [
             {"label": "1 training by its source", "href": "?where=model%3Downer%2Ftiny"},
             {"label": "2 trainings", "href": "?where=model%3Dtiny"},

@@ -81,6 +81,12 @@ def test_the_variants_of_one_run_are_compared_with_the_configurations_of_their_o
     assert comparison.config_of(comparison.lines({0: one, 1: run("b")})[0], one) is one.config
 
 
+def test_what_does_not_apply_is_not_said_to_have_a_default_and_nothing_set_is_no_difference() -> None:
+    steered = msgspec.structs.replace(CONFIG, architecture_type="jumprelu", k=None, variants=())
+    cells = {row["name"]: [cell["text"] for cell in row["cells"]] for row in comparison.differences([CONFIG, steered])}
+    assert cells == {"architecture_type": ["topk", "jumprelu"], "k": ["16", "–"]}
+
+
 def test_smoothing_draws_averages_and_leaves_what_is_known() -> None:
     columns = {name: np.arange(1.0, 7.0) for name in (*AXES, *comparison.METRICS)}
     columns["loss"] = np.array([1.0, 5.0] * 3)

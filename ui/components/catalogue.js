@@ -46,8 +46,8 @@ function section(act, kind, {list, title, register, none}) {
       onclick: () => act({type: "remove", kind, id})}, "Remove")
     const root = el("li", {class: "row"},
       el("div", {class: "what"}, el("div", {class: "title"}, name, heading, tag), facts, source, el("div", {class: "last"}, uses, stand)),
-      el("div", {class: "buttons"}, use, el("button", {type: "button", "aria-label": `Check ${id} again`,
-        onclick: () => act({type: "again", kind, id})}, "Check again"), remove))
+      el("div", {class: "buttons"}, remove, use, el("button", {type: "button", "aria-label": `Check ${id} again`,
+        onclick: () => act({type: "again", kind, id})}, "Check again")))
     return {root, update(entry) {
       setText(heading, entry.title)
       setText(tag, entry.tag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -212,6 +213,7 @@ class ComparePage:
                 if saes
                 else [],
                 "failed": failed,
+                "missing": any(run.missing for run in self._runs.values()),
                 "note": self._note(),
                 "loading": waiting and self._charts is None,
                 "empty": not self._asked.ids,
@@ -310,6 +312,9 @@ class ComparePage:
                 self._add(str(message.get("id", "")))
             case "remove":
                 self._look(self._asked.without(str(message.get("key", ""))))
+            case "drop":
+                missing = [slot for slot, id in self._asked.ids.items() if self._runs[id].missing]
+                self._look(functools.reduce(Asked.without, map(comparison.key_of, missing), self._asked))
             case "sae":
                 self._choose_sae(str(message.get("key", "")), str(message.get("value", "")))
             case "choose":

@@ -11,6 +11,7 @@ from events.catalog import DatasetRegistered, ModelRegistered
 
 from .. import text
 from ..gateway import CatalogueUse, Use
+from .activity import who
 
 Entry = ModelRegistered | DatasetRegistered
 
@@ -98,7 +99,7 @@ def entry_row(entry: Entry, use: Use, now: float) -> dict[str, Any]:
     registered = ""
     if use.registered_at:
         registered = f"Registered {text.duration(max(0.0, now - use.registered_at / 1e6))} ago"
-        registered += f" by {use.registered_by}" if use.registered_by else ""
+        registered += f" by {who(use.registered_by)}" if use.registered_by else ""
     return {
         "id": id,
         "title": entry.title if entry.title != id else "",

@@ -178,6 +178,7 @@ def head(line: Line, run: Training) -> dict[str, Any]:
         "key": line.key,
         "id": line.id,
         "label": line.label,
+        "name": run.name or run.id,
         "colour": line.colour,
         "dash": line.dash,
         "href": f"?training={quote(line.id, safe='')}",
@@ -190,10 +191,10 @@ def differences(runs: Sequence[TrainingConfig | None], *, every: bool = False) -
     """A row for each field in which the configurations differ, or for `every` field that one of them sets."""
     rows: list[dict[str, Any]] = []
     for field in FIELDS:
-        values = [None if config is None else getattr(config, field.name) for config in runs]
+        values = [_set(None if config is None else getattr(config, field.name)) for config in runs]
         known = [value for value, config in zip(values, runs, strict=True) if config is not None]
         differ = any(value != known[0] for value in known[1:])
-        if differ or (every and any(value not in (None, (), "") for value in known)):
+        if differ or (every and any(value is not None for value in known)):
             rows.append(
                 {
                     "name": field.name,
@@ -202,7 +203,7 @@ def differences(runs: Sequence[TrainingConfig | None], *, every: bool = False) -
                     "help": field.help,
                     "differs": differ,
                     "cells": [
-                        {"text": _cell(field, value, config), "quiet": value in (None, (), "")}
+                        {"text": _cell(field, value, config), "quiet": value is None}
                         for value, config in zip(values, runs, strict=True)
                     ],
                 }
@@ -210,10 +211,16 @@ def differences(runs: Sequence[TrainingConfig | None], *, every: bool = False) -
     return rows
 
 
+def _set(value: Any) -> Any:
+    """A value; None where it stands for nothing that was set."""
+    return None if value in ((), "") else value
+
+
 def _cell(field: Field, value: Any, config: TrainingConfig | None) -> str:
-    if config is None:
-        return text.NOTHING
-    return words(value) if value not in (None, (), "") else field.default or "not set"
+    if value is not None:
+        return words(value)
+    applies = config is not None and (field.only is None or config.architecture_type in field.only)
+    return field.default or "not set" if applies else text.NOTHING
 
 
 @dataclass(frozen=True)
