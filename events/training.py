@@ -573,7 +573,7 @@ class EvaluationMade(Event, frozen=True, kw_only=True):
     Fractions are 0-1, cross-entropies (`ce_*`) and divergences in nats per token; `tokens` were evaluated.
     `density_histogram` counts latents by log10 of their firing frequency: 60 bins on [-7, 0], then the latents that
     never fired. `fvu_affine` is what an affine map from source to target leaves unexplained, None for autoencoders:
-    a transcoder's latents add something where `fvu` is below it.
+    a transcoder's latents add something where `fvu` is below it. One that had `diverged` learns no more.
     """
 
     step: int
@@ -595,6 +595,7 @@ class EvaluationMade(Event, frozen=True, kw_only=True):
     verdict: Literal["good", "watch", "bad"] | None = None
     reasons: tuple[str, ...] = ()
     fvu_affine: float | None = None
+    diverged: bool = False
 
 
 class TrainingPaused(Event, frozen=True, kw_only=True):

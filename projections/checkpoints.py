@@ -34,8 +34,8 @@ class CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     """A checkpoint.
 
     `path` is its folder on `host`, `size` its bytes, `loss` and `fvu` the means over the SAEs at that step,
-    `evaluation_fvu` the mean FVU of the evaluation at that step; `best` marks the lowest of these. `timestamp` in µs
-    since 1970 (UTC).
+    `evaluation_fvu` the mean FVU of the evaluation at that step, of the SAEs that have not diverged since; `best` marks
+    the lowest of these. `timestamp` in µs since 1970 (UTC).
     """
 
     step: int

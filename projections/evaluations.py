@@ -41,6 +41,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     verdict: str | None
     reasons: tuple[str, ...]
     fvu_affine: float | None
+    diverged: bool
 
 
 class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +68,7 @@ class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str | None
     reasons: list[str]
     fvu_affine: float | None
+    diverged: bool
 
 
 EVALUATIONS = Table("evaluations", Evaluation, ("training", "step", "sae"))
@@ -78,7 +80,7 @@ class Evaluations(Projection):
     """The newest evaluation of every step and SAE, less those beyond the step of a later resume."""
 
     name = "evaluations"
-    version = 2
+    version = 3
     types = frozenset({"EvaluationMade", "TrainingResumed"})
     schema = (EVALUATIONS,)
 
@@ -147,8 +149,14 @@ def verdicts(
 
 
 def mean_fvu(con: DuckDBPyConnection, id: str) -> dict[int, float]:
-    """Step → mean FVU over the SAEs that were evaluated at it; steps without a finite figure are left out."""
+    """Step → mean FVU over the SAEs that were evaluated at it, steps without a finite figure left out.
+
+    One that has diverged is left out of every step, those before it did too: means are over the same SAEs.
+    """
     found = con.execute(
-        "SELECT step, avg(fvu) FROM evaluations WHERE training = ? GROUP BY step HAVING isfinite(avg(fvu))", [id]
+        "SELECT step, avg(fvu) FROM evaluations WHERE training = $id"
+        " AND sae NOT IN (SELECT sae FROM evaluations WHERE training = $id AND diverged)"
+        " GROUP BY step HAVING isfinite(avg(fvu))",
+        {"id": id},
     ).fetchall()
     return dict(found)

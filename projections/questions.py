@@ -44,6 +44,7 @@ FROM trainings WHERE status = 'completed' GROUP BY ALL ORDER BY ALL""",
     "Which training has the best evaluation, of which checkpoint?": """
 SELECT training, step, avg(evaluations.fvu) AS fvu, avg(loss_recovered) AS loss_recovered
 FROM evaluations SEMI JOIN checkpoints USING (training, step)
+WHERE NOT diverged
 GROUP BY training, step ORDER BY fvu LIMIT 10""",
     "Where did the loss jump?": """
 SELECT training, sae, step, loss, loss / before AS times

@@ -105,6 +105,7 @@ _EVALUATED = {
     "density_histogram": "Latents by log10 of their firing frequency: 60 bins on [-7, 0], then those that never fired.",
     "verdict": "good, watch or bad.",
     "reasons": "Why the verdict is not good.",
+    "diverged": "Whether it had diverged by then and learns no more.",
 }
 
 VIEWS: tuple[View, ...] = (

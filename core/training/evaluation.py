@@ -222,6 +222,7 @@ class Evaluating(ABC):
             density_histogram=histogram(density),
             verdict=judgement,
             reasons=(*reasons, *self.caveats),
+            diverged=student.diverged is not None,
         )
 
 

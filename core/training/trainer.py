@@ -7,11 +7,11 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import torch
@@ -50,7 +50,8 @@ _LIBRARIES = ("torch", "transformers", "datasets", "safetensors", "numpy", "saes
 _PHASE_SECONDS = 5.0
 
 EVALUATED = "evaluated"
-"""Where a checkpoint's state keeps the mean FVU of every evaluation so far, by step: the best checkpoint stays."""
+"""Where a checkpoint's state keeps what every SAE left unexplained (FVU) in each evaluation so far, by step: the best
+checkpoint stays."""
 
 AGAIN_SECONDS = 5.0
 LAST_SECONDS = 3_600.0
@@ -101,8 +102,7 @@ class Trainer:
             loop, evaluation, fingerprint = self._prepare(device, snapshot)
             self._tell_start(loop, device, fingerprint, snapshot)
             evaluated = {} if snapshot is None else snapshot.state.get(EVALUATED, {})
-            fvu = {int(step): float(value) for step, value in evaluated.items()}
-            return _Run(self, loop, checkpoints, evaluation, device, fvu).to_the_end()
+            return _Run(self, loop, checkpoints, evaluation, device, evaluated).to_the_end()
         except _Leave:
             # No step has been taken by this process: there is nothing to save.
             return self.leave(self.step)
@@ -242,7 +242,7 @@ class Trainer:
 
 
 class _Run:
-    """The loop with everything that happens between its steps; `fvu` is what was evaluated so far, by step."""
+    """The loop with everything that happens between its steps; `evaluated` is what a checkpoint kept of evaluations."""
 
     def __init__(
         self,
@@ -251,7 +251,7 @@ class _Run:
         checkpoints: Checkpoints,
         evaluation: Evaluating,
         device: torch.device,
-        fvu: dict[int, float],
+        evaluated: Mapping[str, Any],
     ) -> None:
         self._trainer = trainer
         self._config = trainer.config
@@ -261,7 +261,8 @@ class _Run:
         self._checkpoints = checkpoints
         self._evaluation = evaluation
         self._device = device
-        self._fvu = fvu
+        # Earlier programs kept the mean over the SAEs alone.
+        self._fvu = {int(step): fvu if isinstance(fvu, list) else [fvu] for step, fvu in evaluated.items()}
         self._saved_step = loop.step
         self._saved: CheckpointSaved | None = None
         self._narration = Narration(trainer.config, loop, trainer.progress)
@@ -317,7 +318,7 @@ class _Run:
         with loop.speed.hold():
             snapshot = loop.snapshot()
             snapshot.state["control_until"] = self._wishes.latest
-            snapshot.state[EVALUATED] = {str(step): fvu for step, fvu in self._fvu.items()}
+            snapshot.state[EVALUATED] = {str(step): list(fvu) for step, fvu in self._fvu.items()}
             saved = self._write(snapshot, last=reason not in ("interval", "request"))
             if saved is None:
                 return
@@ -361,10 +362,19 @@ class _Run:
 
     def _prune(self) -> None:
         try:
-            for step in self._checkpoints.prune(self._fvu):
+            for step in self._checkpoints.prune(self._scores()):
                 self._emit(CheckpointDeleted(step=step, reason="superseded"), None)
         except OSError as error:
             log.error("An old checkpoint could not be deleted (%s); training goes on.", error)
+
+    def _scores(self) -> dict[int, float]:
+        """Step → mean FVU of the SAEs that have not diverged since; steps without one are left out."""
+        learning = [student.diverged is None for student in self._loop.students]
+        means = {
+            step: mean(fvu for fvu, counts in zip(each, learning, strict=False) if counts and fvu is not None)
+            for step, each in self._fvu.items()
+        }
+        return {step: score for step, score in means.items() if score is not None}
 
     def _evaluate(self, *, last: bool) -> list[EvaluationMade]:
         loop, wishes = self._loop, self._wishes
@@ -376,8 +386,8 @@ class _Run:
             except torch.OutOfMemoryError as error:
                 log.error("There is not enough memory to evaluate step %s (%s); training goes on.", loop.step, error)
                 made = []
-        if (fvu := mean(event.fvu for event in made if event.fvu is not None)) is not None:
-            self._fvu[loop.step] = fvu
+        if made:
+            self._fvu[loop.step] = [event.fvu for event in made]
         for event in made:
             self._emit(event, None)
         return made

@@ -174,6 +174,7 @@ EXAMPLES: tuple[Event, ...] = (
         verdict="watch",
         reasons=("2 latents fire on more than every tenth token.",),
         fvu_affine=0.25,
+        diverged=True,
     ),
     TrainingPaused(step=501),
     TrainingResumed(step=500),

@@ -36,8 +36,9 @@ def saved(step: int, **more: Any) -> tuple[str, CheckpointSaved]:
     return T, CheckpointSaved(step=step, path=f"checkpoints/{step}", size=100, host="box", **more)
 
 
-def evaluated(step: int, fvu: float | None, sae: int = 0) -> tuple[str, EvaluationMade]:
-    return T, EvaluationMade(step=step, sae=sae, tokens=1_000, fvu=fvu, l0=16.0, dead_latents=3, reasons=("dense",))
+def evaluated(step: int, fvu: float | None, sae: int = 0, **more: Any) -> tuple[str, EvaluationMade]:
+    figures: dict[str, Any] = {"tokens": 1_000, "l0": 16.0, "dead_latents": 3, "reasons": ("dense",)}
+    return T, EvaluationMade(step=step, sae=sae, fvu=fvu, **figures, **more)
 
 
 def test_checkpoints_are_those_that_exist_newest_first(log: Log) -> None:
@@ -58,6 +59,18 @@ def test_the_best_checkpoint_has_the_lowest_evaluation_fvu(log: Log) -> None:
     log.append(evaluated(40, None), evaluated(50, 0.01))
     rows = {row.step: (row.evaluation_fvu, row.best) for row in checkpoints.list_(log.con, "one")}
     assert rows == {10: (0.3, False), 20: (0.2, True), 30: (0.25, False), 40: (None, False)}
+
+
+def test_what_has_diverged_does_not_choose_the_best_checkpoint(log: Log) -> None:
+    log.append(*(saved(n) for n in (10, 20, 30)))
+    log.append(evaluated(10, 0.3), evaluated(10, 0.1, sae=1), evaluated(20, 0.25), evaluated(20, 0.1, sae=1))
+    log.append(evaluated(30, 0.2), evaluated(30, 0.9, sae=1, diverged=True))
+    rows = {row.step: (row.evaluation_fvu, row.best) for row in checkpoints.list_(log.con, "one")}
+    assert rows == {10: (0.3, False), 20: (0.25, False), 30: (0.2, True)}
+    # Gone on from a step at which it had not diverged, it counts again.
+    log.append((T, TrainingResumed(step=20)))
+    rows = {row.step: (row.evaluation_fvu, row.best) for row in checkpoints.list_(log.con, "one")}
+    assert rows == {10: (pytest.approx(0.2), False), 20: (pytest.approx(0.175), True)}
 
 
 def test_checkpoints_and_evaluations_beyond_a_resume_no_longer_count(log: Log) -> None:

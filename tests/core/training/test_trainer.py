@@ -146,6 +146,31 @@ def test_the_best_checkpoint_stays_across_a_pause(
 
 
 @pytest.mark.slow
+def test_what_has_diverged_does_not_choose_the_best_checkpoint(
+    spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Evaluation.run
+    good = {(5, 1): 0.01, (10, 0): 0.3}
+
+    def made(self: Evaluation, step: int, *rest: Any) -> list[EvaluationMade]:
+        if step == 15:
+            self._students[1].diverged = 15
+        return [
+            msgspec.structs.replace(event, fvu=good.get((step, event.sae), 0.5)) for event in whole(self, step, *rest)
+        ]
+
+    monkeypatch.setattr(Evaluation, "run", made)
+    chosen = spec(eval_interval=5, total_steps=30)
+    first = Run(chosen, at={17: PauseRequested()})
+    assert first() == "paused"
+    second = Run(chosen, resume=True)
+    assert second() == "completed"
+    assert second.saved() == ["step-00000010", "step-00000025", "step-00000030"]
+    told = [(e.step, e.diverged) for run in (first, second) for e in run.of(EvaluationMade) if e.sae == 1]
+    assert told == [(step, step >= 15) for step in (5, 10, 15, 20, 25, 30)]
+
+
+@pytest.mark.slow
 def test_what_an_older_program_began_goes_on_without_the_defaults_of_this_one(
     spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
