@@ -265,18 +265,31 @@ class SparseAutoencoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, x: Tensor) -> Code:
-        """Inference: the latents of `x (B, n)`."""
+        """Inference: the latents of `x (B, n)`. How many there are may have to be read from the device."""
 
     @torch.no_grad()
     def decode(self, code: Code, x: Tensor) -> Tensor:
         """Inference: the output (B, m) of `code`, the latents of `x (B, n)`."""
         if self.sparse:
             return self._output(sparse.decode(code.values, self.W_dec, code.active), x)
-        return self._output(self._product(code.active.dense(code.values), self.W_dec), x)
+        return self._decode_dense(code.active.dense(code.values), x)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Inference: the output (B, m) for `x (B, n)`."""
-        return self.decode(self.encode(x), x)
+        """Inference: the output (B, m) for `x (B, n)`. Does not wait for the device, as `encode` may."""
+        if self.sparse:
+            return self.decode(self.encode(x), x)
+        return self._decode_dense(self._encode_dense(x), x)
+
+    @torch.no_grad()
+    def _encode_dense(self, x: Tensor) -> Tensor:
+        """The latents that `encode` gives, as a matrix (B, F), without waiting for the device."""
+        code = self.encode(x)
+        return code.active.dense(code.values)
+
+    @torch.no_grad()
+    def _decode_dense(self, f: Tensor, x: Tensor) -> Tensor:
+        """The output (B, m) of the latents `f (B, F)` of `x (B, n)`."""
+        return self._output(self._product(f, self.W_dec), x)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint keeps, by name: parameters, and what steps to come depend on besides."""

@@ -137,6 +137,8 @@ class BatchTopK(Counted):
     def _as_trained(self, x: Tensor, whole: Whole, step: int) -> Tensor:
         p = self._pre_activations(self._centred(x), gradient=False)
         kept, _ = self._choose(self._rank(p), step, whole)
+        if not self.sparse:
+            return self._decode_dense(torch.where(kept.mask(), p, 0).to(x.dtype), x)
         active, places = kept.pattern()
         return self.decode(Code(p.flatten()[places].to(x.dtype), active), x)
 
@@ -145,6 +147,11 @@ class BatchTopK(Counted):
         p = self._pre_activations(self._centred(x), gradient=False)
         active, places = sparse.Active.of_mask(self._rank(p) > torch.clamp_min(self.threshold, 0.0))
         return Code(p.flatten()[places].to(x.dtype), active)
+
+    @torch.no_grad()
+    def _encode_dense(self, x: Tensor) -> Tensor:
+        p = self._pre_activations(self._centred(x), gradient=False)
+        return torch.where(self._rank(p) > torch.clamp_min(self.threshold, 0.0), p, 0).to(x.dtype)
 
     def _outputs_sparse(self, f: Tensor, active: sparse.Active) -> list[Tensor]:
         """Outputs (B, n) without the bias, the loss being the mean of theirs; the last is that of all latents."""
@@ -179,7 +186,7 @@ class BatchTopK(Counted):
         """What the batch's cut keeps, which is found among the values from a little below the threshold on; None where
         those are too few, or counting them would wait for a device."""
         count = round(self.k * rank.shape[0])
-        if rank.device.type != "cpu" or not float(self.threshold) > 0:
+        if not self.sparse or not float(self.threshold) > 0:
             return None
         places = (rank.flatten() > _NEAR * float(self.threshold)).nonzero().flatten()
         if places.numel() < count:

@@ -44,6 +44,11 @@ class Gated(SizePenalised):
         active, places = sparse.Active.of_mask(u > self.threshold())
         return Code(self._magnitudes(u.flatten()[places], active.col), active)
 
+    @torch.no_grad()
+    def _encode_dense(self, x: Tensor) -> Tensor:
+        u = self._pre_activations(self._centred(x), gradient=False).to(x.dtype)
+        return torch.where(u > self.threshold(), torch.relu(u * self.r_mag.exp() + self.b_mag), 0)
+
     def _magnitudes(self, u: Tensor, columns: Tensor) -> Tensor:
         """f (nnz) of open gates: their pre-activations `u (nnz)` in `columns (nnz)`."""
         return torch.relu(u * self.r_mag.exp()[columns] + self.b_mag[columns])

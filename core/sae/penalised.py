@@ -173,7 +173,7 @@ class Penalised(SparseAutoencoder):
     def survey(self, parts: Parts, step: int) -> Whole:
         whole = super().survey(parts, step)
         # Of what the step will use: which latents are active does not depend on the coefficient.
-        values = [self.encode(x).values for x, _ in parts]
+        values = [self.encode(x).values if self.sparse else self._encode_dense(x) for x, _ in parts]
         l0 = torch.stack([(each > 0).sum() for each in values]).sum() / whole.tokens
         valid = torch.isfinite(whole.spread + torch.stack([each.sum() for each in values]).sum())
         return whole._replace(coefficient=self.control.coefficient(l0, valid, step))
@@ -188,6 +188,11 @@ class Penalised(SparseAutoencoder):
         p = self._pre_activations(self._centred(x), gradient=False).to(x.dtype)
         active, places = sparse.Active.of_mask(p > self.threshold())
         return Code(p.flatten()[places], active)
+
+    @torch.no_grad()
+    def _encode_dense(self, x: Tensor) -> Tensor:
+        p = self._pre_activations(self._centred(x), gradient=False).to(x.dtype)
+        return torch.where(p > self.threshold(), p, 0)
 
     def state(self) -> dict[str, Tensor]:
         control = {f"control.{name}": tensor for name, tensor in self.control.tensors().items()}

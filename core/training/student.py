@@ -72,7 +72,13 @@ class Student:
     skipped: int = 0
     """Steps in a row, up to the last that is known of, whose update was skipped."""
     diverged: int | None = None
-    """The step after which it learns no more, because too many updates in a row had been skipped."""
+    """The step after which it learns no more, because too many updates in a row had been skipped.
+
+    On CUDA that is known once the figures have come back, some tens of steps later. Skipped updates change nothing
+    until then; should its numbers be finite again in between, it learns from those few steps, which nobody minds: it
+    ends a little later, with weights that are finite. Whatever is saved or evaluated knows of it, for both wait for
+    the figures.
+    """
 
     @classmethod
     def new(

@@ -2,6 +2,7 @@
 """Every architecture with its defaults on the demo model, beside a PCA of as many directions as latents are wanted.
 
     .venv/bin/python scripts/bench/demo_model.py [--steps 1200] [--batch 1024] [--l0 16]
+        [--architectures skip,transcoder]
 
 The autoencoders train side by side on the middle layer's residual stream, the transcoders by themselves from its MLP's
 input to its output. Figures are those of the last evaluation, on held-out text; the PCA is fitted to the very
@@ -36,6 +37,7 @@ from events.training import EvaluationMade, TrainingConfig, TrainingStarted
 CPU = torch.device("cpu")
 COUNTED = ("topk", "batchtopk", "matryoshka")
 AUTOENCODERS = (*COUNTED, "jumprelu", "gated", "standard")
+TRANSCODERS = ("transcoder", "skip")
 MODEL = BUILTIN_MODELS[0]
 TOKENS = 65_536
 """Held-out tokens that the PCA is fitted to."""
@@ -43,7 +45,7 @@ TOKENS = 65_536
 
 def sparsity(architecture: str, options: argparse.Namespace) -> dict[str, Any]:
     """What asks for the wanted L0; everything else is left at its default."""
-    if architecture in COUNTED or architecture in ("skip", "transcoder"):
+    if architecture in COUNTED or architecture in TRANSCODERS:
         return {"k": options.l0}
     return {"target_l0": options.l0 / (16 * (MODEL.hidden_dim or 0))}
 
@@ -114,18 +116,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1_200)
     parser.add_argument("--batch", type=int, default=1_024)
     parser.add_argument("--l0", type=int, default=16)
+    parser.add_argument("--architectures", default=",".join((*AUTOENCODERS, *TRANSCODERS)))
     options = parser.parse_args()
+    asked = options.architectures.split(",")
+    autoencoders = [name for name in AUTOENCODERS if name in asked]
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder)
-        variants = tuple({"architecture_type": one, **sparsity(one, options)} for one in AUTOENCODERS)
-        began = time.process_time()
-        started, made = train(data_dir, options, variants=variants)
-        print(f"PCA of rank {options.l0}: FVU {principal(data_dir, started, options.l0):.3f}", flush=True)
-        for name, event in zip(AUTOENCODERS, made, strict=True):
-            tell(name, event)
-        print(f"({time.process_time() - began:.0f} s of processor time)")
-        for name in ("transcoder", "skip"):
+        if autoencoders:
+            variants = tuple({"architecture_type": one, **sparsity(one, options)} for one in autoencoders)
+            began = time.process_time()
+            started, made = train(data_dir, options, variants=variants)
+            print(f"PCA of rank {options.l0}: FVU {principal(data_dir, started, options.l0):.3f}", flush=True)
+            for name, event in zip(autoencoders, made, strict=True):
+                tell(name, event)
+            print(f"({time.process_time() - began:.0f} s of processor time)")
+        for name in (name for name in TRANSCODERS if name in asked):
             _, (event,) = train(data_dir, options, architecture_type=name, **sparsity(name, options))
             tell(name, event)
 

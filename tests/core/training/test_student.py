@@ -8,8 +8,9 @@ import pytest
 import torch
 from synthetic import CPU, PAIRS, Synthetic, config, students
 
-from core.sae.normalisation import Ends, normalisation
+from core.sae.normalisation import Ends, Normalisation, Scaled, normalisation
 from core.sae.recipe import Firing
+from core.sae.registry import ARCHITECTURES
 from core.training.student import FIELDS, Student, rate
 
 
@@ -175,6 +176,35 @@ def test_no_step_waits_for_the_gpu(dtype: str) -> None:
             student.step(batches[step % 8], step, 1e-3)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [None, 32])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_no_step_asks_a_device_for_a_number_or_a_size(kind: str, part: int | None) -> None:
+    # Tensors without contents: whatever depends on these, and would have to wait for a device, is an error.
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    chosen = config(**_asked(kind), micro_batch_size=part)
+    with FakeTensorMode():
+        read, given = (Scaled(Normalisation("none", 1.0, 9.0, 0.0), torch.zeros(16)) for _ in range(2))
+        ends, target = (Ends(read, given), PAIRS[1]) if kind in ("transcoder", "skip") else (Ends(read, read), None)
+        student = Student.new(chosen, PAIRS[0], ends, CPU, target=target)
+        student.sae.sparse = False  # as on every device but a CPU
+        student.sae.firing.dead = torch.arange(30)
+        batch = {pair: torch.zeros(64, 16) for pair in PAIRS}
+        for step in range(1, Firing.REFRESH):
+            student.step(batch, step, 1e-3)
+
+
+def _asked(kind: str) -> dict[str, Any]:
+    """So many latents a token that a CPU, too, looks for the batch's cut among all of them, as others always do."""
+    if kind in ("standard", "gated", "jumprelu"):
+        auxiliary = (
+            {"auxk_coefficient": 1 / 8, "initial_threshold": 0.02, "bandwidth": 0.1} if kind == "jumprelu" else {}
+        )
+        return {"architecture_type": kind, "k": None, "target_l0": 0.1, "normalize_decoder": None, **auxiliary}
+    return {"architecture_type": kind, "k": 24, "normalize_decoder": None}
 
 
 def _crowded(student: Student, monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
