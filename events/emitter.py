@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import msgspec
@@ -44,9 +45,8 @@ UNACKNOWLEDGED = 8
 
 _GATHER = 0.002  # seconds: events that follow each other faster travel together
 _IDLE = 0.01
-_REST = 0.008  # between two looks for events that come seldom: each costs the processor 15 to 40 µs
-_SELDOM = 0.02  # seconds between two events, from which on they do
-_LISTEN = 0.05  # how often is listened for what the server says unasked
+_SELDOM = 0.02  # seconds between events, from which on each wakes the sender, which otherwise looks for them
+_LISTEN = 0.05  # how often a sender at rest listens for what the server says unasked
 _UPKEEP = 0.05
 _WRITE = 0.005  # how often a spool that is not mapped is written: what the death of the process may cost
 _SYNC = 1.0
@@ -121,6 +121,9 @@ class Emitter:
         self._controls: set[tuple[int, int]] = set()
         self._connection: ClientConnection | None = None
         self._stop = threading.Event()
+        self._resting = False
+        # Of all that wakes a thread this may be used in a signal handler that interrupts its own use.
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._keep, name="spool-upkeep", daemon=True),
             threading.Thread(target=self._send, name="emitter", daemon=True),
@@ -135,6 +138,7 @@ class Emitter:
         None is now. Safe in any thread, in a signal handler and in a finaliser.
         """
         self._spool.append(encode_frame(time.time_ns() // 1_000 if occurred_at is None else occurred_at, event))
+        self._rouse()
 
     @property
     def version(self) -> int:
@@ -180,6 +184,7 @@ class Emitter:
         """Flush and end; what the log does not have by then stays in the spool for the next start or adoption."""
         delivered = self.flush(timeout)
         self._stop.set()
+        self._rouse()
         keeper, sender = self._threads
         keeper.join()
         sender.join(1.0)
@@ -192,6 +197,11 @@ class Emitter:
         # A sender that is still connecting finds that it shall stop before it touches the spool.
         self._spool.close()
         return delivered
+
+    def _rouse(self) -> None:
+        if self._resting:
+            self._resting = False
+            self._wake.put(None)
 
     # In the threads
 
@@ -429,9 +439,9 @@ class _Delivery:
                 return
             rare = seldom or now - last_new > _SELDOM
             if not pending and upto is None and rewind is None and spool.version == sent:
-                if self._await_events(sent, _REST if rare else _GATHER):
+                if rare and self._rest(sent):
                     continue
-                patience = 0.0
+                patience = 0.0 if rare else _GATHER
             elif not free:
                 patience = 0.1
             else:
@@ -462,15 +472,16 @@ class _Delivery:
                 case _:
                     pass
 
-    def _await_events(self, sent: int, rest: float) -> bool:
-        """Look every `rest` seconds whether there is something after version `sent` to send; False when it is time to
-        listen instead."""
-        spool, until = self._spool, time.monotonic() + _LISTEN
-        while not self._stopping and time.monotonic() < until:
-            time.sleep(rest)
-            if spool.version != sent:
-                return True
-        return False
+    def _rest(self, sent: int) -> bool:
+        """Sleep until there is something after version `sent` to send; False when it is time to listen instead."""
+        emitter = self._emitter
+        emitter._resting = True
+        # After the flag: what came before did not see it.
+        if self._spool.version == sent and not self._stopping:
+            with contextlib.suppress(Empty):
+                emitter._wake.get(timeout=_LISTEN)
+        emitter._resting = False
+        return self._spool.version != sent
 
     def _receive(self, timeout: float) -> Ready | Appended | Rejected | None:
         """The next reply; None if there was none in `timeout` seconds, or another message that was dealt with."""

@@ -30,6 +30,10 @@ from .counted import Counted
 CANDIDATES = 4
 """The cut is looked for among so many times k values of each token; where a token may have more, among all."""
 
+_NEAR = 0.9
+"""On a CPU it is first looked for among the values above so much of the threshold, which are few: the mean of the cuts
+before is near the next one."""
+
 _MEMORY = 0.99
 
 
@@ -155,15 +159,34 @@ class BatchTopK(Counted):
         `whole` where there is one."""
         candidates: tuple[Tensor, Tensor] | None = None
         if whole is None:
-            cut, candidates = self._cut(rank)
+            near = self._cut_near(rank)
+            if near is not None and step > self._apart:
+                return near, near.cut.to(torch.float64)
+            if near is not None:
+                cut, candidates = near.cut.to(torch.float64), rank.topk(self.k, dim=1, sorted=False)
+            else:
+                cut, candidates = self._cut(rank)
         else:
             assert whole.cut is not None
             cut = whole.cut
         if step > self._apart:
-            return Kept(rank, candidates, cut.to(rank.dtype)), cut
+            return Kept(rank, cut.to(rank.dtype), candidates), cut
         values = rank if candidates is None else candidates[0]
         own = values.topk(self.k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-        return Kept(rank, candidates, own.clamp_min(torch.finfo(rank.dtype).tiny)), cut
+        return Kept(rank, own.clamp_min(torch.finfo(rank.dtype).tiny), candidates), cut
+
+    def _cut_near(self, rank: Tensor) -> Kept | None:
+        """What the batch's cut keeps, which is found among the values from a little below the threshold on; None where
+        those are too few, or counting them would wait for a device."""
+        count = round(self.k * rank.shape[0])
+        if rank.device.type != "cpu" or not float(self.threshold) > 0:
+            return None
+        places = (rank.flatten() > _NEAR * float(self.threshold)).nonzero().flatten()
+        if places.numel() < count:
+            return None
+        values = rank.flatten()[places]
+        cut = _smallest_kept(values, count)
+        return Kept(rank, cut, places=places[values >= cut])
 
     def _cut(self, rank: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """The smallest of the k·B largest values of `rank (B, F)` (float64), and each token's candidates, values and
@@ -199,24 +222,33 @@ def _smallest_kept(values: Tensor, count: int) -> Tensor:
 
 class Kept:
     """The entries of `rank (B, F)` that are not below `cut`, a number or one a token (B, 1), found among each token's
-    `candidates` (None: all)."""
+    `candidates` (None: all). They lie at `places (nnz)` of the flattened matrix where that is known."""
 
-    def __init__(self, rank: Tensor, candidates: tuple[Tensor, Tensor] | None, cut: Tensor) -> None:
+    def __init__(
+        self,
+        rank: Tensor,
+        cut: Tensor,
+        candidates: tuple[Tensor, Tensor] | None = None,
+        places: Tensor | None = None,
+    ) -> None:
         self._rank = rank
+        self.cut = cut
         self._candidates = candidates
-        self._cut = cut
+        self._places = places
 
     def mask(self) -> Tensor:
         """As a mask (B, F)."""
-        return self._rank >= self._cut
+        return self._rank >= self.cut
 
     def pattern(self) -> tuple[sparse.Active, Tensor]:
         """As a CSR pattern, with their places (nnz) in the flattened matrix."""
+        tokens, latents = self._rank.shape
+        if self._places is not None:
+            return sparse.Active.of_places(self._places, (tokens, latents)), self._places
         if self._candidates is None:
             return sparse.Active.of_mask(self.mask())
         values, indices = self._candidates
-        tokens, latents = self._rank.shape
-        kept = values >= self._cut
+        kept = values >= self.cut
         col = indices[kept]
         crow = torch.zeros(tokens + 1, dtype=torch.int32, device=col.device)
         torch.cumsum(kept.sum(dim=1, dtype=torch.int32), dim=0, dtype=torch.int32, out=crow[1:])

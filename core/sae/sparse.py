@@ -63,9 +63,15 @@ class Active:
         """
         tokens, latents = mask.shape
         places = mask.flatten().nonzero().flatten()
-        crow = torch.zeros(tokens + 1, dtype=torch.int32, device=mask.device)
-        torch.cumsum(mask.sum(dim=1, dtype=torch.int32), dim=0, dtype=torch.int32, out=crow[1:])
-        return cls(crow, (places % latents).to(torch.int32), (tokens, latents)), places
+        return cls.of_places(places, (tokens, latents)), places
+
+    @classmethod
+    def of_places(cls, places: Tensor, shape: tuple[int, int]) -> Active:
+        """The entries at `places (nnz)` of the flattened matrix, in ascending order."""
+        tokens, latents = shape
+        bounds = torch.arange(0, (tokens + 1) * latents, latents, device=places.device)
+        crow = torch.searchsorted(places, bounds, out_int32=True)
+        return cls(crow, (places % latents).to(torch.int32), shape)
 
     def rows(self) -> Tensor:
         """The token (nnz) of every entry, int32."""

@@ -120,6 +120,23 @@ def test_emitted_events_are_in_the_log_once_in_order_with_their_own_times(server
     assert trainer.said == []
 
 
+def test_an_event_wakes_a_sender_at_rest_and_so_does_the_end(
+    server: BareServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So long that nothing else ends its rest.
+    monkeypatch.setattr(emitter, "_LISTEN", 600.0)
+    training = server.create()
+    with Trainer(tmp_path / "run", training, lambda: server.address) as trainer:
+        for _ in range(5):
+            wait_for(lambda: trainer.emitter._resting)
+            trainer.emit(1)
+            assert trainer.emitter.flush(20)
+        wait_for(lambda: trainer.emitter._resting)
+        assert trainer.emitter.close()
+        assert not any(thread.is_alive() for thread in trainer.emitter._threads)
+    assert steps(server.store, training) == [1, 2, 3, 4, 5]
+
+
 def test_every_thread_may_emit(server: BareServer, tmp_path: Path) -> None:
     training = server.create()
     with Trainer(tmp_path / "run", training, lambda: server.address) as trainer:

@@ -152,6 +152,25 @@ def test_a_token_may_take_more_than_the_candidates_that_are_looked_at(products: 
     assert losses.reconstruction.item() == pytest.approx(reconstruction.item(), rel=1e-12)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.01, 0.98, 1.02, 1.3, float("nan")])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_kept_does_not_depend_on_the_threshold_near_which_it_is_looked_for(
+    kind: type[BatchTopK], threshold: float
+) -> None:
+    """Thresholds over the batch's cut: about none of the values lies above the last ones."""
+    model, x = _model(kind, "sparse" if sparse.is_fast_on(torch.device("cpu")) else "dense"), _batch()
+    p = (x - model.b_dec) @ model.W_enc.T + model.b_enc
+    rank = p.detach()
+    cut = rank.flatten().sort(descending=True).values[K * TOKENS - 1]
+    model.threshold = threshold * cut
+    kept, found = model._choose(rank, 1, None)
+    active, places = kept.pattern()
+    assert found == cut
+    assert torch.equal(kept.mask(), rank >= cut)
+    assert torch.equal(places.sort().values, (rank >= cut).flatten().nonzero().flatten())
+    assert torch.equal(active.rows() * LATENTS + active.col, places.to(torch.int32))
+
+
 @pytest.mark.parametrize("products", PRODUCTS)
 def test_most_of_the_run_each_token_has_latents_of_its_own_as_in_topk(products: str) -> None:
     model, x = _model(BatchTopK, products), _batch()
