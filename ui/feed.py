@@ -68,7 +68,7 @@ class Feed:
             calls.cancel()
 
     def attach(self, page: Page) -> Callable[[], None]:
-        """Call `page` ten times a second at the most, in the mean, while something happens; returns what detaches it."""
+        """Call `page` ten times a second in the mean, at most, while something happens; returns what detaches it."""
         self._pages.append(page)
         return lambda: self._pages.remove(page) if page in self._pages else None
 

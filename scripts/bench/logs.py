@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Whether the page stays fluent while a log grows fast, and how soon a search finds a line of its beginning.
 
-One training writes log lines at `--rate` for `--seconds` while a real Chromium shows its page. Printed are the longest
-pause between two frames and their mean number a second, beside the same page before the first line as the floor; how far
-the newest line in sight is behind the newest written; and how long a search takes that finds a line of the first second.
+One training writes log lines at `--rate` for `--seconds` while a real Chromium shows its page. Printed are the frames a
+second and the longest pause between two, beside the same page before the first line as the floor; how far the newest
+line in sight is behind the newest written; and how long a search takes that finds a line of the first second.
 
     .venv/bin/python scripts/bench/logs.py [--rate 100] [--seconds 70]
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -73,7 +74,7 @@ class Writer:
 
 
 def fluency(frames: list[float]) -> str:
-    pauses = [after - before for before, after in zip(frames, frames[1:], strict=False)]
+    pauses = [after - before for before, after in pairwise(frames)]
     return f"{1e3 * len(pauses) / sum(pauses):.0f} frames/s, longest pause {max(pauses):.0f} ms"
 
 
