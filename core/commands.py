@@ -67,9 +67,13 @@ class EditTemplate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RestoreTemplate(msgspec.Struct, frozen=True, kw_only=True):
-    """Bring a deleted template back; `version` gives it the name, description and configuration that it had then."""
+    """Bring a deleted template back; `version` gives it the name, description and configuration that it had then.
+
+    With `expected_version` only a template that is still at it: what somebody has changed since is not overwritten.
+    """
 
     version: Annotated[int, Meta(ge=1)] | None = None
+    expected_version: Annotated[int, Meta(ge=0)] | None = None
 
 
 class SuggestTemplate(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,3 +121,17 @@ class RegisterDataset(msgspec.Struct, frozen=True, kw_only=True):
     text_column: Annotated[str, Meta(max_length=255)] | None = None
     revision: Annotated[str, Meta(max_length=255)] | None = None
     title: Annotated[str, Meta(max_length=255)] | None = None
+
+
+class RemoveFromCatalogue(msgspec.Struct, frozen=True, kw_only=True):
+    """Take the model or data set that configurations call `id` out of the catalogue."""
+
+    kind: Literal["model", "dataset"]
+    id: Annotated[str, Meta(min_length=1, max_length=4_096)]
+
+
+class RestoreToCatalogue(msgspec.Struct, frozen=True, kw_only=True):
+    """Bring the removed model or data set that configurations called `id` back, as it was registered last."""
+
+    kind: Literal["model", "dataset"]
+    id: Annotated[str, Meta(min_length=1, max_length=4_096)]

@@ -47,3 +47,15 @@ class DatasetRegistered(Event, frozen=True, kw_only=True):
     revision: str | None = None
     documents: int | None = None
     size: int | None = None
+
+
+class ModelRemoved(Event, frozen=True, kw_only=True):
+    """A model is in the catalogue no more until it is registered again. Trainings keep what they were started with."""
+
+    model_id: str
+
+
+class DatasetRemoved(Event, frozen=True, kw_only=True):
+    """A data set is in the catalogue no more, as `ModelRemoved` says of a model."""
+
+    dataset_id: str

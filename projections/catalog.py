@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from duckdb import DuckDBPyConnection
 
 from events.batch import Batch
-from events.catalog import DatasetRegistered, ModelRegistered
+from events.catalog import DatasetRegistered, DatasetRemoved, ModelRegistered, ModelRemoved
 from events.event import Recorded
 
 from .projection import Projection
@@ -46,20 +46,28 @@ DATASETS = Table("datasets", Registered, ("id",))
 
 
 class Catalog(Projection):
-    """The newest registration of every model and data set."""
+    """The newest registration of every model and data set that was not removed since."""
 
     name = "catalog"
-    types = frozenset({"ModelRegistered", "DatasetRegistered"})
+    version = 2
+    types = frozenset({"ModelRegistered", "DatasetRegistered", "ModelRemoved", "DatasetRemoved"})
     schema = (MODELS, DATASETS)
 
     def fold(self, con: DuckDBPyConnection, batch: Batch) -> None:
         models, datasets = map(Changes, self.tables)
 
         def take(recorded: Recorded) -> None:
-            if recorded.type == "ModelRegistered":
-                models.put(_registered(cast(ModelRegistered, recorded.data).model_id, recorded))
-            else:
-                datasets.put(_registered(cast(DatasetRegistered, recorded.data).dataset_id, recorded))
+            match recorded.data:
+                case ModelRegistered(model_id=id):
+                    models.put(_registered(id, recorded))
+                case DatasetRegistered(dataset_id=id):
+                    datasets.put(_registered(id, recorded))
+                case ModelRemoved(model_id=id):
+                    models.remove(id)
+                case DatasetRemoved(dataset_id=id):
+                    datasets.remove(id)
+                case other:
+                    raise TypeError(type(other).__name__)
 
         self.each(batch, take)
         models.apply(con, self.skip)

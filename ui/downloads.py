@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ from tornado.web import RequestHandler
 
 from .export import EXITS
 from .gateway import ApiError, Gateway
+from .state.compare_asked import Asked
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +27,14 @@ _LONGEST = 120.0
 
 
 class ExportHandler(RequestHandler):
-    """`GET export.html?training=ID,ID…`: the runs' file, to be kept."""
+    """`GET export.html?training=ID,ID…`: the runs' file, to be kept. `ui.export` says what an id may look like."""
 
     def initialize(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     async def get(self) -> None:
-        ids = [id for id in self.get_query_argument("training", "").split(",") if id]
-        if not ids:
+        ids = self.get_query_argument("training", "").split(",")
+        if not any(ids):
             self._refuse(400, "No training was named.")
             return
         async with _AT_ONCE:
@@ -46,13 +48,13 @@ class ExportHandler(RequestHandler):
         self.finish(file)
 
     async def _kept_as(self, ids: list[str]) -> str:
-        name = f"{len(ids)} runs"
-        if len(ids) == 1:
-            try:
-                training, _ = await self._gateway.training(ids[0])
+        once = set(Asked.of({"ids": ",".join(ids)}).ids.values())
+        name = f"{len(once)} runs"
+        if len(once) == 1:
+            [name] = once
+            with contextlib.suppress(ApiError):
+                training, _ = await self._gateway.training(name)
                 name = training.name or training.id
-            except ApiError:
-                name = ids[0]
         plain = re.sub(r"[^A-Za-z0-9._ -]+", "_", name).strip("._ ")[:100] or "training"
         return f"attachment; filename=\"{plain}.html\"; filename*=UTF-8''{quote(name[:100], safe='')}.html"
 

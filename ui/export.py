@@ -1,5 +1,7 @@
 """`python -m ui.export --api URL ID…`: runs in one file that opens anywhere. The API's token is in SAESTUDIO_TOKEN.
 
+`ID~N` stands for a run's SAE number N, beside others; an empty ID leaves a colour out, as on the page.
+
 A process of its own: drawing takes seconds, and neither the dashboard nor the server should wait for it. Its exit
 status is one of `EXITS` where there is nothing to write, with the reason as the last line on standard error; any other
 one but 0 is a fault.
@@ -17,6 +19,7 @@ from pathlib import Path
 from . import report
 from .gateway import ApiError, ApiRefused, Gateway
 from .report import Exported
+from .state.compare_asked import Asked
 from .state.comparison import MOST
 
 LIMIT = 3_000_000
@@ -47,14 +50,17 @@ class ExportRefused(Exception):
 
 async def exported(gateway: Gateway, ids: Sequence[str], *, limit: int = LIMIT) -> bytes:
     """The file of these runs, in at most `limit` bytes. Raises `ExportRefused` and `ApiError`."""
-    if not ids:
+    named = [id for id in ids if id]
+    if not named:
         raise ExportRefused("No training was named.", 400)
-    if len(ids) > MOST:
-        raise ExportRefused(f"At most {MOST} trainings go into one file, not {len(ids)}.", 400)
+    if len(named) > MOST:
+        raise ExportRefused(f"At most {MOST} trainings go into one file, not {len(named)}.", 400)
+    asked = Asked.of({"ids": ",".join(ids)})
+    once = list(dict.fromkeys(asked.ids.values()))
     smallest = 0
     for points in _POINTS:
-        runs = [await _known(gateway, id, points, _LINES // len(ids)) for id in ids]
-        file = report.render(runs)
+        runs = [await _known(gateway, id, points, _LINES // len(once)) for id in once]
+        file = report.render(runs, asked)
         if len(file) <= limit:
             return file
         smallest = len(file)

@@ -16,14 +16,10 @@ from events.wire import CaughtUp, Heartbeat, Subscribed
 logger = logging.getLogger(__name__)
 
 TICK = 0.1
-"""Seconds between two calls of a page, in the mean at the least."""
+"""Seconds between two calls of a page in the mean, while something happens."""
 
-_MADE_UP = 0.05
-"""Seconds by which a call that came late lets the next one come sooner: what comes ten times a second, if unevenly, is
-not held back until the next of it is there."""
-
-KEPT = 20_000
-"""Events that are kept for pages that lag behind; a page that lags by more asks the API again."""
+KEPT = 5_000
+"""Events that are kept for pages that lag behind, up to twice as many; a page that lags by more asks the API again."""
 
 _RETRY = 5.0
 
@@ -68,7 +64,7 @@ class Feed:
             calls.cancel()
 
     def attach(self, page: Page) -> Callable[[], None]:
-        """Call `page` ten times a second in the mean, at most, while something happens; returns what detaches it."""
+        """Call `page` about ten times a second while something happens; returns what detaches it."""
         self._pages.append(page)
         return lambda: self._pages.remove(page) if page in self._pages else None
 
@@ -134,10 +130,19 @@ class Feed:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            due = max(due, now() - _MADE_UP) + TICK
             for page in list(self._pages):
                 page()
+            due = next_call(due, now())
             await asyncio.sleep(due - now())
+
+
+def next_call(due: float, now: float) -> float:
+    """When pages may be called again after a call at `now` that was allowed from `due` on, all in seconds.
+
+    One that came late, for the events did or the loop was busy, does not delay those after it: what happens ten times a
+    second is shown ten times a second.
+    """
+    return max(due + TICK, now + TICK / 2)
 
 
 class Cursor:

@@ -31,6 +31,7 @@ from .components.evaluation import EvaluationView
 from .components.section import Section
 from .gateway import Evaluation, History, LogLine, Training
 from .state import comparison, evaluations, hyperparameters
+from .state.compare_asked import Asked
 from .state.comparison import Result
 from .state.trainings import card, sae_labels, target_l0
 from .steps import Steps
@@ -95,14 +96,15 @@ def title_of(runs: Sequence[Exported]) -> str:
     return f"{len(runs)} runs compared"
 
 
-def render(runs: Sequence[Exported], *, now: float | None = None) -> bytes:
-    """The file of one run, or of several side by side."""
+def render(runs: Sequence[Exported], asked: Asked | None = None, *, now: float | None = None) -> bytes:
+    """The file of one run, or of several side by side, in the slots and with the SAEs that are `asked` for."""
     now = time.time() if now is None else now
+    asked = asked or Asked(slots=tuple(run.training.id for run in runs))
     parts = _Parts()
-    if len(runs) == 1:
+    if len(asked.ids) == 1:
         _one(parts, runs[0], now)
     else:
-        _several(parts, runs, now)
+        _several(parts, runs, asked, now)
     said = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
     about = f"Exported {said}, true at position {text.count(min(run.position for run in runs))} of the log."
     return _html(title_of(runs), about, parts)
@@ -147,10 +149,10 @@ def _one(parts: _Parts, run: Exported, now: float) -> None:
     parts.add("log", _log(run, "Log"))
 
 
-def _several(parts: _Parts, runs: Sequence[Exported], now: float) -> None:
+def _several(parts: _Parts, runs: Sequence[Exported], asked: Asked, now: float) -> None:
     by_id = {run.training.id: run for run in runs}
-    known = {slot: run.training for slot, run in enumerate(runs)}
-    lines = comparison.lines(known)
+    known = {slot: by_id[id].training for slot, id in asked.ids.items()}
+    lines = comparison.lines(known, own=asked.own)
     data: dict[str, Any] = {}
     last: dict[str, Any] = {}
     results: list[Result] = []
@@ -168,7 +170,8 @@ def _several(parts: _Parts, runs: Sequence[Exported], now: float) -> None:
     heads = [comparison.head(line, by_id[line.id].training) | {"selected": False, "faded": False} for line in lines]
     told = ("key", "label", "colour", "dash", "status", "tone", "selected", "faded")
     legend = [{name: head[name] for name in told} for head in heads]
-    parts.add("legend", {"title": f"{len(runs)} runs compared", "lines": legend})
+    title = f"{len(lines)} SAEs of {title_of(runs)}" if len(runs) == 1 else title_of(runs)
+    parts.add("legend", {"title": title, "lines": legend})
     parts.add_figures("Metrics", list(CompareCharts(lines, data, axis="step", log=False).figures.values()))
     table = {"every": None, "note": "", "heads": heads}
     parts.add(

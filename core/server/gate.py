@@ -194,10 +194,26 @@ def _begin_session(scope: Scope, headers: Headers, session: str) -> Response:
     return response
 
 
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>SAE Studio</title>
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} · SAE Studio</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
-<body style="font-family: system-ui, sans-serif; max-width: 36rem; margin: 15vh auto; padding: 0 1rem">
-<h1>{title}</h1><p>{text}</p></body></html>"""
+<style>
+  :root {{ --back: #f4f6f9; --surface: #fff; --line: #dfe4eb; --text: #16202c; --quiet: #566272 }}
+  @media (prefers-color-scheme: dark) {{
+    :root {{ --back: #0d1116; --surface: #151b23; --line: #28313d; --text: #e6ebf2; --quiet: #98a5b5 }}
+  }}
+  body {{
+    margin: 0; min-height: 100vh; display: grid; place-items: center; background: var(--back); color: var(--text);
+    font: 1rem/1.55 Roboto, system-ui, sans-serif;
+  }}
+  main {{
+    box-sizing: border-box; width: min(34rem, calc(100vw - 2rem)); padding: 1.75rem 2rem; background: var(--surface);
+    border: 1px solid var(--line); border-radius: 12px; overflow-wrap: anywhere;
+  }}
+  h1 {{ margin: 0.25rem 0 0.75rem; font-size: 1.3rem; line-height: 1.25; letter-spacing: -0.01em }}
+  p {{ margin: 0 }}
+  .quiet {{ color: var(--quiet); font-size: 0.8125rem; font-weight: 500 }}
+</style></head>
+<body><main><p class="quiet">SAE Studio</p><h1>{title}</h1><p>{text}</p></main></body></html>"""
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, reason: str) -> None:

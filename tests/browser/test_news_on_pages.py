@@ -144,8 +144,23 @@ def test_a_bulk_actions_outcome_is_told_where_one_has_gone_meanwhile(
     tab.page.get_by_role("button", name="Delete for good").click()
     tab.page.get_by_role("link", name="Activity", exact=True).click()
     expect(tab.page.get_by_role("heading", name="Activity")).to_be_visible()
+    tab.idle()
+    tab.page.evaluate(LONG_WAITS)
+    studio.refuse = "It is busy."
     studio.let_go()
-    expect(tab.page.get_by_role("region", name="News")).to_contain_text("2 trainings deleted.")
+    news = tab.page.get_by_role("region", name="News").locator(".toast")
+    expect(news).to_contain_text("1 training deleted.")
+    # What was refused is there until it is dismissed: other news give way before it.
+    [left] = studio.trainings
+    for number in range(5):
+        studio.emit(left, TrainingInterrupted(reason=f"gone {number}"), stream="control")
+    expect(news.last).to_contain_text("gone 4")
+    expect(news).to_have_count(4)
+    expect(news.first).to_contain_text("It is busy.")
+    tab.page.evaluate("waiting.forEach(each => each())")
+    expect(news).to_have_count(1)
+    news.get_by_role("button", name="Dismiss").press("Enter")
+    expect(news).to_have_count(0)
 
 
 def test_activity_tells_of_everything_newest_first_live_by_whom_and_as_far_back_as_it_goes(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from events.catalog import DatasetRegistered, ModelRegistered
+from events.catalog import DatasetRegistered, DatasetRemoved, ModelRegistered, ModelRemoved
 from events.codec import encode
 from events.control import (
     CheckpointRequested,
@@ -206,6 +206,8 @@ EXAMPLES: tuple[Event, ...] = (
         documents=1_000,
         size=4_096_000,
     ),
+    ModelRemoved(model_id="openai-community/gpt2"),
+    DatasetRemoved(dataset_id="/data/words"),
     TrainingCreated(
         name="gpt2 · L1 · topk",
         config=CONFIG,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from folded_log import CONFIG, Log, step
 
-from events.catalog import DatasetRegistered, ModelRegistered
+from events.catalog import DatasetRegistered, DatasetRemoved, ModelRegistered, ModelRemoved
 from events.control import PauseRequested, TrainingCreated, TrainingDeleted, TrainingRenamed
 from events.template import (
     TemplateDeleted,
@@ -127,6 +127,14 @@ def test_the_catalogue_has_the_newest_registration_of_everything(log: Log) -> No
     log.append(model("b", 3))
     assert [(each.model_id, each.layers) for each in catalog.models(log.con)] == [("a", 2), ("b", 3)]
     assert catalog.datasets(log.con) == [DATASET]
+    removed = ("catalog", ModelRemoved(model_id="a")), ("catalog", DatasetRemoved(dataset_id="stdlib"))
+    # What was never there changes nothing, and what is registered again in the same breath is there.
+    log.append(
+        *removed, ("catalog", ModelRemoved(model_id="c")), model("d", 4), ("catalog", ModelRemoved(model_id="d"))
+    )
+    assert ([each.model_id for each in catalog.models(log.con)], catalog.datasets(log.con)) == (["b"], [])
+    log.append(("catalog", ModelRemoved(model_id="b")), model("b", 5))
+    assert [(each.model_id, each.layers) for each in catalog.models(log.con)] == [("b", 5)]
 
 
 def test_activity_tells_who_did_what(log: Log) -> None:

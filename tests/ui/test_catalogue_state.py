@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from events.catalog import DatasetRegistered, ModelRegistered
 from ui.gateway import CatalogueUse, Use
-from ui.state.catalogue import catalogue_view, cleaned, wanted_of
+from ui.state.catalogue import catalogue_view, cleaned, removed, wanted_of
 
 TINY = ModelRegistered(
     model_id="tiny", source="owner/tiny", revision="0123456789abcdef", title="Tiny", family="gpt2", hidden_dim=64,
@@ -38,12 +38,13 @@ def test_an_entry_tells_what_it_is_and_leads_to_what_uses_it() -> None:
         " · hooks resid_post, mlp_in",
         "source": "owner/tiny",
         "revision": "revision 0123456789ab",
-        "registered": "Registered 1 min ago by user:ann",
+        "registered": "Registered 1 min ago by ann",
         "uses": [
             {"label": "1 training by its source", "href": "?where=model%3Downer%2Ftiny"},
             {"label": "2 trainings", "href": "?where=model%3Dtiny"},
             {"label": "1 template", "href": "?page=templates&model=tiny"},
         ],
+        "removable": False,
         "use": "?page=new&model=tiny",
     }
     assert words["facts"] == "JSON lines · 12,000 documents · 3.4 MB · text in the column text"
@@ -56,3 +57,13 @@ def test_what_registered_an_entry_can_be_asked_for_once_more() -> None:
     }  # fmt: skip
     assert wanted_of(WORDS)["pattern"] == "**/*.jsonl"
     assert cleaned("model", {"source": "  a/b ", "title": " ", "split": "x"}) == {"source": "a/b"}
+
+
+def test_what_is_removed_says_who_calls_it_by_its_name() -> None:
+    assert removed(TINY, Use(trainings={"owner/tiny": 3})) == "tiny was removed."
+    assert removed(WORDS, Use(trainings={"/data/words": 3})) == "/data/words was removed."
+    assert removed(TINY, Use(templates={"tiny": 1})) == (
+        "tiny was removed. 1 template calls it by that name: what has been started goes on, a new start needs it"
+        " registered again."
+    )
+    assert "2 trainings and 1 template call it" in removed(TINY, Use(trainings={"tiny": 2}, templates={"tiny": 1}))

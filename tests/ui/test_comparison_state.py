@@ -12,8 +12,9 @@ import pytest
 from events.training import Sae, TrainingConfig
 from ui.gateway import Evaluation, MetricRow, Training
 from ui.state import comparison
+from ui.state.compare_asked import Asked
 from ui.state.compare_columns import LineColumns
-from ui.state.comparison import MEAN, Asked, Line, Point, Result
+from ui.state.comparison import MEAN, Line, Point, Result
 from ui.steps import AXES, Steps
 from ui.theme import line_style
 
@@ -41,7 +42,7 @@ def test_the_address_says_all_that_is_chosen_and_nothing_that_cannot_be() -> Non
     chosen = Asked.of({"ids": "a,b", "smooth": "100", "sel": "run1,sae0"})
     assert chosen == Asked(slots=("a", "b"), smoothing=100, selected=("run1", "sae0"))
     assert Asked.of(chosen.route()) == chosen
-    assert chosen.without("b").selected == ("sae0",)
+    assert chosen.without("run1").selected == ("sae0",)
     wrong = Asked.of({"ids": "a,a, b ,,", "axis": "loss", "log": "yes", "smooth": "7"})
     assert wrong == Asked(slots=("a", "", "b"))
     assert len(Asked.of({"ids": ",".join(map(str, range(30)))}).slots) == comparison.MOST
@@ -54,10 +55,10 @@ def test_a_run_keeps_its_colour_when_another_one_is_taken_away_or_added() -> Non
         return {line.id: line.colour for line in comparison.lines({slot: run(id) for slot, id in asked.ids.items()})}
 
     before = colours(asked)
-    without = asked.without("b")
+    without = asked.without("run1")
     assert colours(without) == {"a": before["a"], "c": before["c"]}
     assert colours(without.with_run("d")) == {"a": before["a"], "c": before["c"], "d": before["b"]}
-    assert asked.without("c").slots == ("a", "b")
+    assert asked.without("run2").slots == ("a", "b")
     assert asked.with_run("a") == asked
 
 
@@ -78,6 +79,12 @@ def test_the_variants_of_one_run_are_compared_with_the_configurations_of_their_o
     assert comparison.has_variants(one) and not comparison.has_variants(run("b"))
     # Without variants, and where a line stands for several SAEs, there is one configuration.
     assert comparison.config_of(comparison.lines({0: one, 1: run("b")})[0], one) is one.config
+
+
+def test_what_does_not_apply_is_not_said_to_have_a_default_and_nothing_set_is_no_difference() -> None:
+    steered = msgspec.structs.replace(CONFIG, architecture_type="jumprelu", k=None, variants=())
+    cells = {row["name"]: [cell["text"] for cell in row["cells"]] for row in comparison.differences([CONFIG, steered])}
+    assert cells == {"architecture_type": ["topk", "jumprelu"], "k": ["16", "–"]}
 
 
 def test_smoothing_draws_averages_and_leaves_what_is_known() -> None:
@@ -120,6 +127,58 @@ def test_of_several_runs_the_mean_or_one_sae_is_shown_and_who_lacks_it_shows_not
     assert [line.sae for line in comparison.lines(runs, MEAN)] == [None, None]
     assert [line.sae for line in comparison.lines(runs, "L2.resid_post")] == [1, 0]
     assert [line.sae for line in comparison.lines(runs, "L1.resid_post")] == [0, -1]
+
+
+def test_saes_of_a_run_stand_beside_other_runs_as_lines_of_their_own() -> None:
+    runs = {"a": run("a"), "b": run("b")}
+
+    def lines(asked: Asked) -> list[tuple[str, int | None, str]]:
+        known = {slot: runs[id] for slot, id in asked.ids.items()}
+        found = comparison.lines(known, asked.sae, asked.own)
+        return [(line.label, line.sae, line.colour) for line in found]
+
+    colours = [line_style(index)[0] for index in range(4)]
+    asked = Asked.of({"ids": "a~1,b"})
+    assert (asked.route()["ids"], asked.ids, asked.own) == ("a~1,b", {0: "a", 1: "b"}, {0: 1})
+    assert lines(asked) == [("run a · L2.resid_post", 1, colours[0]), ("run b", None, colours[1])]
+    each = asked.showing("run0", None).each("run0", 2)
+    assert each.slots == ("a~0", "b", "a~1")
+    assert lines(each) == [
+        ("run a · L1.resid_post", 0, colours[0]),
+        ("run b", None, colours[1]),
+        ("run a · L2.resid_post", 1, colours[2]),
+    ]
+    # What is shown of all is shown of those that show nothing of their own.
+    assert [sae for _, sae, _ in lines(msgspec.structs.replace(each, sae="L2.resid_post"))] == [0, 1, 1]
+    assert each.without("run0").slots == ("", "b", "a~1")
+    assert each.showing("run0", 1) == each and each.with_run("a") == each
+    assert lines(Asked.of({"ids": "a~7"})) == [("run a · SAE 7", -1, colours[0])]
+    assert Asked.of({"ids": "a~x,b~,a~01,~3,a~²"}).slots == ("a", "b", "a~1")
+    full = Asked(slots=("a", *(f"r{number}" for number in range(9))))
+    assert full.each("run0", 2).slots[0] == "a~0" and len(full.each("run0", 2).ids) == comparison.MOST
+
+    def choices(slot: int, asked: Asked) -> list[tuple[str, bool, bool]]:
+        taken = {sae for other, sae in asked.own.items() if asked.ids[other] == asked.ids[slot]}
+        room = comparison.MOST - len(asked.ids)
+        found = comparison.choices_of_line(runs[asked.ids[slot]], slot, sae=MEAN, own=asked.own, taken=taken, room=room)
+        return [(one["label"], one["disabled"], one["chosen"]) for one in found]
+
+    assert choices(1, each) == [
+        ("mean of 2 SAEs", False, True),
+        ("L1.resid_post", False, False),
+        ("L2.resid_post", False, False),
+        ("each on its own", False, False),
+    ]
+    assert [(disabled, chosen) for _, disabled, chosen in choices(0, each)] == [
+        (False, False),
+        (False, True),
+        (True, False),
+        (True, False),
+    ]
+    # Points of an SAE's own line do not say twice which one it is.
+    [own] = comparison.lines({0: runs["a"]}, MEAN, {0: 1})
+    points = comparison.points([result(own, runs["a"])], {own.key: {0: (4.0, 0.5), 1: (8.0, 0.25)}})
+    assert [(point.label, point.l0) for point in points] == [("run a · L2.resid_post", 8.0)]
 
 
 def test_columns_are_the_mean_of_what_a_line_shows_and_dead_latents_a_share() -> None:

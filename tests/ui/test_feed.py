@@ -10,7 +10,7 @@ from events.event import Recorded
 from events.log import LogWritten
 from events.wire import CaughtUp, Heartbeat, Subscribed
 from ui import feed as feeds
-from ui.feed import Cursor, Feed
+from ui.feed import TICK, Cursor, Feed, next_call
 
 
 def recorded(position: int, stream: str = "training-one") -> Recorded:
@@ -139,58 +139,19 @@ async def test_pages_are_called_when_something_happens_and_not_after_they_left()
         await running
 
 
-async def test_what_comes_ten_times_a_second_but_unevenly_reaches_pages_one_by_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = Clock(monkeypatch)
-    feed = Feed("http://127.0.0.1:9")
-    calls: list[tuple[float, int]] = []
-    feed.attach(lambda: calls.append((clock.now, feed.position)))
-    task = asyncio.create_task(feed._call())
-    late = (0.0, 0.03, 0.0, 0.02, 0.04, 0.01, 0.0, 0.03, 0.01, 0.0)
-    for number in range(100):
-        await clock.reach(number / 10 + late[number % 10])
-        feed.take(Heartbeat(position=number))
-    await clock.reach(11)
-    assert [position for _, position in calls] == list(range(100))
-    # More than that is taken together, ten times a second.
-    calls.clear()
-    for number in range(300):
-        await clock.reach(20 + number / 100)
-        feed.take(Heartbeat(position=1_000 + number))
-    await clock.reach(24)
-    assert 29 <= len(calls) <= 32
-    assert calls[-1][1] == 1_299
-    task.cancel()
+@pytest.mark.parametrize("late", [0.0, 0.3, 0.49])
+def test_what_happens_ten_times_a_second_is_shown_as_often_and_a_flood_no_oftener(late: float) -> None:
+    """Events at every tick, then at every thousandth; a busy loop makes each call `late` by that share of a tick."""
 
+    def calls(events: list[float]) -> int:
+        due, count, waiting = 0.0, 0, iter(events)
+        event = next(waiting, None)
+        while event is not None:
+            now = max(due, event) + late * TICK
+            count += 1
+            due = next_call(due, now)
+            event = next((one for one in waiting if one > now), None)
+        return count
 
-class Clock:
-    """The running loop's time, as a test moves it on: it sleeps as long as that says."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        self._sleeping: list[tuple[float, asyncio.Event]] = []
-        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now)
-        monkeypatch.setattr(feeds.asyncio, "sleep", self._sleep)
-
-    async def _sleep(self, seconds: float) -> None:
-        over = asyncio.Event()
-        self._sleeping.append((self.now + seconds, over))
-        await over.wait()
-
-    async def reach(self, when: float) -> None:
-        """Let all happen that happens until `when`."""
-        while due := [one for one in self._sleeping if one[0] <= when]:
-            first = min(due, key=lambda one: one[0])
-            self._sleeping.remove(first)
-            self.now = max(self.now, first[0])
-            first[1].set()
-            await self._settle()
-        self.now = when
-        await self._settle()
-
-    async def _settle(self) -> None:
-        for _ in range(5):
-            turn = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().call_soon(turn.set_result, None)
-            await turn
+    assert calls([TICK * number for number in range(100)]) >= 99
+    assert calls([TICK * number / 1_000 for number in range(100_000)]) <= 101

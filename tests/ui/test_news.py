@@ -6,7 +6,7 @@ import pytest
 
 from events.control import TrainingInterrupted
 from events.event import Event
-from events.training import TrainingCompleted, TrainingFailed
+from events.training import TrainingCompleted, TrainingFailed, TrainingStopped
 from ui.gateway import Training
 from ui.state import news
 from ui.state.trainings import tab_title
@@ -28,6 +28,19 @@ def test_an_end_is_told_with_the_trainings_name_and_the_way_there(
     assert isinstance(event, news.TOLD)
     said = news.of_event(event, TRAINING, now=90.0)
     assert (said["tone"], said["title"], said["text"], said["href"]) == (tone, title, text, "?training=a%20b")
+
+
+def test_the_name_is_the_id_where_there_is_none_and_what_is_not_known_is_left_out() -> None:
+    said = news.of_event(TrainingCompleted(step=9), Training(id="a", name="", status=""), now=90.0)
+    assert (said["title"], said["text"], said["label"]) == ("a is completed", "", "Open")
+    with pytest.raises(ValueError, match="TrainingStopped is not told"):
+        news.of_event(TrainingStopped(step=9), TRAINING, now=90.0)
+
+
+def test_the_more_somebody_is_needed_the_longer_it_stays_and_what_was_refused_until_it_is_dismissed() -> None:
+    seconds = [float(news.toast(tone, "x")["seconds"]) for tone in ("plain", "done", "bad")]
+    assert seconds == sorted(set(seconds)) and seconds[0] >= 5
+    assert news.toast("warn", "x")["seconds"] == 0
 
 
 @pytest.mark.parametrize(

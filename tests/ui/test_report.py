@@ -21,6 +21,8 @@ from ui.downloads import outcome
 from ui.export import EXITS, LIMIT, ExportRefused, exported
 from ui.gateway import Evaluation, Gateway, History, LogLine, MetricRow, Training
 from ui.report import Exported
+from ui.state.compare_asked import Asked
+from ui.theme import line_style
 
 EVIL = "</script><img src=x onerror=alert(1)><!--<script>"
 CONFIG = TrainingConfig(
@@ -107,6 +109,19 @@ def test_several_runs_are_compared_with_their_differences_and_every_log() -> Non
     assert [line["colour"] for line in page.part("legend")[0]["view"]["lines"]] == [
         head["colour"] for head in figures["heads"]
     ]
+
+
+def test_saes_of_a_run_are_lines_of_their_own_in_the_colours_of_the_page() -> None:
+    asked = Asked.of({"ids": "r0~0,,r1,r0~1"})
+    page = Page(report.render([run(0, saes=2), run(1)], asked, now=0))
+    [legend] = page.part("legend")
+    assert legend["view"]["title"] == "2 runs compared"
+    assert [(line["label"], line["colour"]) for line in legend["view"]["lines"]] == [
+        (f"{EVIL} 0 · L1.resid_post", line_style(0)[0]),
+        (f"{EVIL} 1", line_style(2)[0]),
+        (f"{EVIL} 0 · L1.resid_post", line_style(3)[0]),
+    ]
+    assert len(page.part("log")) == 2
 
 
 @pytest.mark.parametrize("number", [1, 3])

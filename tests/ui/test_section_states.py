@@ -181,7 +181,7 @@ def test_newest_deeds_join_those_that_are_known_only_where_nothing_is_between() 
         (Deed(position=1, timestamp=0, type="TemplateSaved", actor="user:ada", template="t", template_name="kept"),
          ("Template saved", "kept", "?page=templates", "ada")),
         (Deed(position=1, timestamp=0, type="ModelRegistered", actor="token:ci", data={"model_id": "demo"}),
-         ("Model registered", "demo", "", "token:ci")),
+         ("Model registered", "demo", "?page=catalogue", "token:ci")),
     ],
 )  # fmt: skip
 def test_everything_that_was_done_says_with_what_and_by_whom(deed: Deed, said: tuple[str, str, str, str]) -> None:

@@ -59,6 +59,26 @@ async def test_of_many_news_at_once_only_the_newest_are_asked_about(monkeypatch:
     assert said == [f"{id} is completed" for id in asked]
 
 
+async def test_news_are_told_by_id_where_nobody_answers_and_another_logs_past_is_no_news(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tab = Tab(nothing)
+    said: list[str] = []
+    monkeypatch.setattr(tab.session.toasts, "say", lambda toast: said.append(toast["title"]))
+    tab.feed.take(Subscribed(log_id="a", after=0, head=0))
+    tab.feed.take([completed(1)])
+    tab.wake()
+    await tab.until(lambda: said == ["1 is completed"])
+    tab.feed.take(Subscribed(log_id="b", after=0, head=2))
+    tab.feed.take([completed(1), completed(2)])
+    tab.wake()
+    tab.turn()
+    tab.feed.take([completed(3)])
+    tab.wake()
+    await tab.until(lambda: len(said) >= 2)
+    assert said == ["1 is completed", "3 is completed"]
+
+
 def completed(position: int) -> Recorded:
     return Recorded(
         position=position,

@@ -11,10 +11,14 @@ import pytest
 from one_tab import Tab
 
 from events.training import TrainingConfig
-from ui.gateway import Template
+from ui.gateway import Template, TemplateVersion
 from ui.pages.templates import TemplatesPage
 
 TEMPLATES = [Template(id=id, version=3, name=id, config=TrainingConfig()) for id in "ab"]
+HISTORY = [
+    TemplateVersion(version=number, timestamp=number, type="TemplateEdited", name="a", config=TrainingConfig(k=number))
+    for number in (3, 2, 1)
+]
 
 
 class Api:
@@ -23,14 +27,18 @@ class Api:
     def __init__(self) -> None:
         self.refuses: set[tuple[str, str]] = set()
         self.asked: list[tuple[str, str]] = []
+        self.sent: list[Any] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         what = (request.method, request.url.path.removeprefix("/api/v1/templates"))
         self.asked.append(what)
+        self.sent.append(json.loads(request.content or "{}"))
         if what in self.refuses:
             return httpx.Response(409, json={"title": "Conflict", "detail": "Somebody was faster."})
         if what == ("GET", ""):
             return httpx.Response(200, json={"data": msgspec.to_builtins(TEMPLATES), "position": 0})
+        if what == ("GET", "/a/history"):
+            return httpx.Response(200, json={"data": [msgspec.to_builtins(one) for one in HISTORY]})
         if what == ("POST", "/import/preview"):
             names = json.loads(request.content)["document"]["names"]
             return httpx.Response(200, json={"data": [{"index": 0, "name": one, "outcome": "new"} for one in names]})
@@ -47,6 +55,8 @@ class Opened:
         self.shown: dict[str, Any] = {}
         [component] = self.page.body()
         monkeypatch.setattr(component, "present", self._present)
+        self.toasts: list[dict[str, Any]] = []
+        monkeypatch.setattr(self.tab.session.toasts, "say", self.toasts.append)
         self.act = component._act
         self.page.open()
 
@@ -115,3 +125,45 @@ async def test_a_refused_import_says_so_beside_a_preview_that_is_asked_for_again
     opened.act("import", {"name": "y.json", "content": '{"names": []}'})
     await opened.tab.until(lambda: opened.shown["import"].get("entries") == [])
     assert opened.api.asked.count(("POST", "/import/preview")) == 3
+
+
+async def test_an_import_that_fails_after_it_was_cancelled_or_left_is_told_at_the_edge(opened: Opened) -> None:
+    opened.api.refuses = {("POST", "/import")}
+    for leave in (lambda: opened.act("import_cancel", {}), opened.page.close):
+        opened.toasts.clear()
+        opened.act("import", {"name": "x.json", "content": '{"names": ["n"]}'})
+        await opened.tab.until(lambda: "entries" in (opened.shown["import"] or {}))
+        opened.act("import_now", {})
+        leave()
+        await opened.tab.until(lambda: bool(opened.toasts))
+        [told] = opened.toasts
+        assert (told["tone"], told["title"]) == ("warn", "x.json was not imported")
+        assert told["text"] == "Nothing was imported. Somebody was faster."
+
+
+async def test_what_was_asked_for_on_a_page_that_was_left_is_told_at_the_edge(opened: Opened) -> None:
+    opened.api.refuses = {("DELETE", "/b")}
+    opened.act("delete", {"template": "a"})
+    opened.act("delete", {"template": "b"})
+    opened.page.close()
+    await opened.tab.until(lambda: len(opened.toasts) == 2)
+    assert {(one["tone"], one["title"]) for one in opened.toasts} == {
+        ("plain", "a was deleted."),
+        ("warn", "Nothing was changed. Somebody was faster."),
+    }
+
+
+async def test_a_restored_version_replaces_only_what_was_seen(opened: Opened) -> None:
+    opened.act("history", {"template": "a"})
+    await opened.tab.until(lambda: bool((opened.shown["history"] or {}).get("entries")))
+    opened.act("restore", {"version": 1, "newest": 3})
+    await opened.tab.until(lambda: ("POST", "/a/restore") in opened.api.asked)
+    assert opened.api.sent[opened.api.asked.index(("POST", "/a/restore"))] == {"version": 1, "expected_version": 3}
+    await opened.tab.until(lambda: bool(opened.shown["history"]["said"]))
+    opened.api.refuses = {("POST", "/a/restore")}
+    opened.act("restore", {"version": 2, "newest": 3})
+    await opened.tab.until(lambda: opened.shown["history"]["problem"] == "Not restored. Somebody was faster.")
+    opened.act("restore", {"version": 2, "newest": 3})
+    opened.act("history_close", {})
+    await opened.tab.until(lambda: bool(opened.toasts))
+    assert opened.toasts[0]["title"] == "a was not restored"

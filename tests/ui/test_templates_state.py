@@ -93,7 +93,7 @@ def test_a_history_tells_what_one_person_did_at_a_moment_and_what_can_be_brought
         (1, "Created"),
     ]
     assert shown[0] | {"what": ""} == {
-        "version": 8, "what": "", "who": "user:ann", "when": "1 min ago", "time": 8_000_000, "current": True,
+        "version": 8, "what": "", "who": "ann", "when": "1 min ago", "time": 8_000_000, "current": True,
         "restorable": False,
     }  # fmt: skip
     assert [one["restorable"] for one in shown] == [False, False, False, True, True, True]

@@ -40,7 +40,7 @@ return last > 60 ? `${Math.floor(seconds / 60)}:${two(seconds % 60)} min` : `${s
 
 # Quiet until they are wanted; but always there, for a finger or a keyboard has nothing to hover with.
 TOOLBAR = """
-:host { opacity: 0.4; transition: opacity 0.15s; }
+:host { opacity: 0.6; transition: opacity 0.15s; }
 :host(:hover), :host(:focus-within) { opacity: 1; }
 :focus-visible { outline: 2px solid var(--mui-palette-primary-main); outline-offset: -2px; border-radius: 4px; }
 """

@@ -8,7 +8,8 @@ const SECTIONS = {
 
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
-  const said = notice("plain", el("button", {type: "button", class: "text", onclick: () => act({type: "dismiss"})}, "Close"))
+  const undo = el("button", {type: "button", onclick: () => act({type: "undo"})}, "Undo")
+  const said = notice("plain", undo, el("button", {type: "button", class: "text", onclick: () => act({type: "dismiss"})}, "Close"))
   const failed = notice("bad", el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
   const sections = Object.entries(SECTIONS).map(([kind, about]) => section(act, kind, about))
   const registering = registerDialog(act)
@@ -16,6 +17,8 @@ export function render({model, view}) {
   listen(model, view, {show: ({view: page}) => {
     failed.show(page.failed)
     said.show(page.said)
+    undo.hidden = !page.undo
+    setClass(said.box, `notice ${page.tone || "plain"}`)
     for (const one of sections) one.show(page)
     registering.show(page.register)
   }})
@@ -39,9 +42,11 @@ function section(act, kind, {list, title, register, none}) {
       ? [el("span", {class: "quiet"}, "Used by"), ...links.map(({label, href}) => el("a", {href}, label))]
       : [el("span", {class: "quiet"}, "Not used yet")])))
     const use = el("a", {class: "button", "aria-label": `Use ${id} in a new training`}, "Use")
+    const remove = el("button", {type: "button", class: "text", "aria-label": `Remove ${id} from the catalogue`,
+      onclick: () => act({type: "remove", kind, id})}, "Remove")
     const root = el("li", {class: "row"},
       el("div", {class: "what"}, el("div", {class: "title"}, name, heading, tag), facts, source, el("div", {class: "last"}, uses, stand)),
-      el("div", {class: "buttons"}, use, el("button", {type: "button", "aria-label": `Check ${id} again`,
+      el("div", {class: "buttons"}, remove, use, el("button", {type: "button", "aria-label": `Check ${id} again`,
         onclick: () => act({type: "again", kind, id})}, "Check again")))
     return {root, update(entry) {
       setText(heading, entry.title)
@@ -53,6 +58,7 @@ function section(act, kind, {list, title, register, none}) {
       setText(stand, [entry.registered, entry.revision].filter(Boolean).join(" · "))
       drawUses(entry.uses)
       use.setAttribute("href", entry.use)
+      remove.hidden = !entry.removable
     }}
   })
   const wait = bones(2)

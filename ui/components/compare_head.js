@@ -15,13 +15,16 @@ export function render({model, view}) {
       const swatch = el("i", {class: `swatch ${line.dash}`})
       swatch.style.setProperty("--line-colour", line.colour)
       return el("div", {class: line.faded ? "run faded" : "run", "data-run": line.key},
-        el("button", {type: "button", class: "pick", "data-key": line.key, "aria-pressed": String(line.selected),
+        el("button", {type: "button", class: "pick", "data-key": line.key, "aria-pressed": String(line.selected), "aria-label": line.label,
           title: line.selected ? "Show all alike" : `Bring out ${line.label}`, onclick: () => act({type: "select", key: line.key})},
-        swatch, el("span", {class: "label"}, line.label)),
+        swatch, el("span", {class: "label"}, line.saes?.length ? line.name : line.label)),
+        line.saes?.length ? el("select", {class: "sae", "data-key": `${line.key}-sae`, "aria-label": `What is shown of ${line.label}`,
+          onchange: ({target}) => act({type: "sae", key: line.key, value: target.value})},
+        ...line.saes.map(({value, label, disabled, chosen}) => el("option", {value, disabled: disabled || null, selected: chosen || null}, label))) : null,
         el("span", {class: `status ${line.tone}`}, line.status),
         el("a", {class: "open", href: line.href, title: `Open ${line.label}`, "aria-label": `Open ${line.label}`}, "↗"),
         removable ? el("button", {type: "button", class: "remove", title: `Take ${line.label} away`,
-          "aria-label": `Take ${line.label} away`, onclick: () => act({type: "remove", id: line.id})}, "×") : null)
+          "aria-label": `Take ${line.label} away`, onclick: () => act({type: "remove", key: line.key})}, "×") : null)
     }))
     if (focused) node.querySelector(`[data-key="${focused}"]`)?.focus()
   })
@@ -87,6 +90,8 @@ export function render({model, view}) {
 
   const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
     el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
+  const drop = el("button", {type: "button", onclick: () => act({type: "drop"})}, "Take away")
+  notice.append(drop)
   const note = el("p", {class: "note quiet", role: "status", hidden: true})
   const bones = el("div", {class: "bones", "aria-label": "Loading the charts"}, ...Array.from({length: 6}, () => el("div", {class: "bone"})))
   const empty = el("div", {class: "empty", hidden: true}, el("h2", {}, "Nothing to compare yet"),
@@ -165,6 +170,7 @@ export function render({model, view}) {
       file.href = head.file
       notice.hidden = !head.failed
       setText(notice.firstChild, head.failed)
+      drop.hidden = !head.missing
       note.hidden = !head.note
       setText(note, head.note)
       bones.hidden = !head.loading

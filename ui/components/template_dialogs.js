@@ -64,6 +64,7 @@ function importDialog(act, another) {
 }
 
 function historyDialog(act) {
+  let newest = 0
   const title = el("h2", {})
   const wait = bones(3)
   const entries = el("ol", {class: "entries versions", tabindex: 0, "aria-label": "Versions, the newest first"})
@@ -72,7 +73,7 @@ function historyDialog(act) {
     const who = el("p", {class: "quiet"})
     const now = el("span", {class: "status info"}, "now")
     const restore = el("button", {type: "button", class: "small", "aria-label": `Restore version ${version}`,
-      onclick: () => act({type: "restore", version})}, "Restore")
+      onclick: () => act({type: "restore", version, newest})}, "Restore")
     const root = el("li", {}, el("span", {class: "number"}, String(version)), el("div", {class: "what"}, what, who), now, restore)
     return {root, update(entry) {
       setText(what, entry.what)
@@ -93,6 +94,7 @@ function historyDialog(act) {
       setText(title, `History of ${next.name}`)
       wait.hidden = Boolean(next.entries || next.problem)
       entries.hidden = !next.entries
+      newest = next.entries?.[0]?.version ?? 0
       drawEntries((next.entries ?? []).map((entry) => ({...entry, id: entry.version, busy: next.busy})))
       said.show(next.said)
       problem.show(next.problem)

@@ -12,7 +12,7 @@ class TemplateList(Component):
     `search` (`q`), `sort` (`sort`), `filter` (`kind`, `key`), `clear`, `select` (`ids`, `on`), `retry`, `undo`
     (the last deletion), `dismiss` (what is said). Of the dialogs: `save` (`name`, `description`), `cancel`; `import`
     (`name`, `content`), `too_long` (`name`, `size`), `choose` (`index`, `choice`), `import_now`, `import_cancel`;
-    `restore` (`version`), `history_close`.
+    `restore` (`version`, `newest`), `history_close`.
     """
 
     _esm = script("template_dialogs.js", "template_list.js")

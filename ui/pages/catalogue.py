@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from events.catalog import DatasetRegistered, ModelRegistered
 
 from ..components.catalogue import Catalogue
 from ..feed import Cursor
-from ..gateway import ApiError, CatalogueUse
+from ..gateway import ApiError, CatalogueUse, Use
 from ..session import Refresh, Route, Session
-from ..state.catalogue import catalogue_view, id_of
+from ..state.catalogue import Entry, catalogue_view, id_of, kind_of, removed
+from ..state.news import toast
 from .registration import Registration
 
 _STREAMS = ("catalog", "control-", "template-")
@@ -32,6 +34,9 @@ class CataloguePage:
         self._uses: CatalogueUse | None = None
         self._failed = ""
         self._said = ""
+        self._tone = ""
+        self._removed: Entry | None = None
+        self._left = False
         self._registration = Registration(session, self._show, self._say)
         self._catalogue = Catalogue(sizing_mode="stretch_width")
         self._catalogue.on_action(self._act)
@@ -49,6 +54,7 @@ class CataloguePage:
             self._refresh.want()
 
     def close(self) -> None:
+        self._left = True
         self._refresh.stop()
         self._registration.stop()
 
@@ -74,31 +80,65 @@ class CataloguePage:
         self._failed = reason
         self._show()
 
-    def _say(self, said: str) -> None:
-        self._said = said
+    def _say(self, said: str, *, tone: str = "", removed: Entry | None = None) -> None:
+        if self._left:
+            if said:
+                self._session.toasts.say(toast("warn" if tone else "plain", said))
+            return
+        self._said, self._tone, self._removed = said, tone, removed
         self._show()
         self._refresh.want(now=True)
 
     def _act(self, kind: str, message: dict[str, Any]) -> None:
         if self._registration.act(kind, message):
             return
+        gateway = self._session.gateway
         match kind:
-            case "again":
-                known = self._models if message.get("kind") == "model" else self._datasets
-                entry = next((one for one in known if id_of(one) == message.get("id")), None)
-                if entry is not None:
-                    self._registration.again(entry)
+            case "again" if (entry := self._found(message)) is not None:
+                self._registration.again(entry)
+            case "remove" if (entry := self._found(message)) is not None:
+                said = removed(entry, self._use_of(entry))
+                self._do(lambda: gateway.remove_from_catalogue(kind_of(entry), id_of(entry)), said, entry)
+            case "undo" if self._removed is not None:
+                entry = self._removed
+                self._do(lambda: gateway.restore_to_catalogue(kind_of(entry), id_of(entry)), f"{id_of(entry)} is back.")
             case "dismiss":
-                self._said = ""
+                self._said, self._tone, self._removed = "", "", None
                 self._show()
             case "retry":
                 self._refresh.want(now=True)
+
+    def _found(self, message: dict[str, Any]) -> Entry | None:
+        known = self._models if message.get("kind") == "model" else self._datasets
+        return next((one for one in known if id_of(one) == message.get("id")), None)
+
+    def _use_of(self, entry: Entry) -> Use:
+        if self._uses is None:
+            return Use()
+        uses = self._uses.models if isinstance(entry, ModelRegistered) else self._uses.datasets
+        return uses.get(id_of(entry), Use())
+
+    def _do(self, work: Callable[[], Awaitable[None]], said: str, removed: Entry | None = None) -> None:
+        """Say what `work` has done, or why not. `removed` can be brought back afterwards."""
+
+        async def run() -> None:
+            try:
+                await work()
+            except ApiError as error:
+                sentence = f"Nothing was changed. {error}"
+                self._session.change(lambda: self._say(sentence, tone="bad", removed=self._removed))
+            else:
+                self._session.change(lambda: self._say(said, removed=removed))
+
+        self._session.spawn(run())
 
     def _show(self) -> None:
         shown: dict[str, Any] = {
             "failed": self._failed,
             "loading": self._uses is None and not self._failed,
             "said": self._said,
+            "tone": self._tone,
+            "undo": self._removed is not None,
             "register": self._registration.view({id_of(one) for one in (*self._models, *self._datasets)}),
         }
         if self._uses is not None:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import panel as pn
 
-from ..charts.analysis import Densities, Frontier
 from ..charts.compare import CompareCharts
 from ..charts.smoothing import SPANS
 from ..components.compare_head import CompareHead
-from ..components.compare_table import CompareTable
-from ..gateway import ApiError, Training
+from ..gateway import ApiError
 from ..session import Refresh, Route, Session, unparse
 from ..state import comparison
+from ..state.compare_asked import Asked
 from ..state.compare_columns import LineColumns
-from ..state.comparison import MEAN, Asked, Line, Result
-from ..state.trainings import ARCHITECTURES, LABELS, last_part
+from ..state.comparison import EACH, MEAN, Line, Result
 from ..steps import Columns
 from ..text import count
+from .compare_results import SURFACE, Results
 from .compare_run import Run, columns_of
 from .compare_zoom import View, Zoom
 
@@ -33,7 +32,7 @@ _FOUND = 8
 
 
 class ComparePage:
-    """2 to 10 runs, or the SAEs of one. All that is chosen is part of the address, but for what is selected."""
+    """2 to 10 runs, or SAEs of them. All that is chosen is part of the address."""
 
     title = "Compare"
 
@@ -52,28 +51,16 @@ class ComparePage:
         self._beginnings: dict[str, int] = {}
         self._anew: dict[str, set[str]] = {}
         self._charts: CompareCharts | None = None
-        self._frontier: Frontier | None = None
-        self._densities: Densities | None = None
         self._drawn: Any = None
-        self._frontier_pane: Any = None
-        self._densities_pane: Any = None
-        self._shape: Any = None
-        self._fired: Any = None
         self._drawing = 0
         self._head = CompareHead(sizing_mode="stretch_width")
         self._head.on_action(self._act)
         self._grid = pn.Column(sizing_mode="stretch_width", stylesheets=[_GRID])
-        self._top = pn.Column(self._head, self._grid, sizing_mode="stretch_width", stylesheets=[_SURFACE])
-        self._results = CompareTable(sizing_mode="stretch_width")
-        self._results.on_action(self._act)
-        self._fields = CompareTable(sizing_mode="stretch_width")
-        self._fields.on_action(self._act)
-        self._pair = pn.Column(sizing_mode="stretch_width", stylesheets=[_PAIR])
-        self._analysis = pn.Column(self._pair, sizing_mode="stretch_width", stylesheets=[_SURFACE], visible=False)
-        self._results.visible = self._fields.visible = False
+        self._top = pn.Column(self._head, self._grid, sizing_mode="stretch_width", stylesheets=[SURFACE])
+        self._results = Results(self._act, self._select)
 
     def body(self) -> list[Any]:
-        return [self._top, self._results, self._analysis, self._fields]
+        return [self._top, *self._results.body]
 
     def open(self) -> None:
         for run in self._runs.values():
@@ -121,7 +108,7 @@ class ComparePage:
             for slot, id in self._asked.ids.items()
             if (run := self._runs[id]).loaded and run.training is not None
         }
-        self._lines = comparison.lines(known, self._asked.sae)
+        self._lines = comparison.lines(known, self._asked.sae, self._asked.own)
         shape = (self._lines, self._asked.axis, self._asked.log, self._asked.smoothing)
         if self._asked.smoothing != self._columns.span:
             self._columns = LineColumns(self._asked.smoothing)
@@ -205,13 +192,11 @@ class ComparePage:
         self._show_tables(heads)
         failed = " ".join([run.failed for run in self._runs.values() if run.failed] + [self._zoom.failed]).strip()
         waiting = any(not run.loaded and not run.failed for run in self._runs.values())
-        saes = comparison.choices_of_sae(
-            {slot: run.training for slot, run in enumerate(self._runs.values()) if run.training is not None}
-        )
+        saes = self._saes_of_all()
         self._head.present(
             {
                 "lines": heads,
-                "removable": len(self._asked.ids) > 1 or len(self._lines) <= 1,
+                "removable": not self._alone,
                 "choices": {
                     "axis": self._asked.axis,
                     "log": self._asked.log,
@@ -228,25 +213,54 @@ class ComparePage:
                 if saes
                 else [],
                 "failed": failed,
+                "missing": any(run.missing for run in self._runs.values()),
                 "note": self._note(),
                 "loading": waiting and self._charts is None,
                 "empty": not self._asked.ids,
                 "full": len(self._asked.ids) >= comparison.MOST,
                 "charts": self._names(),
                 "drawing": self._drawing,
-                "file": "export.html" + unparse({"training": ",".join(self._asked.ids.values())}),
+                "file": "export.html" + unparse({"training": ",".join(self._asked.slots)}),
             }
         )
 
     def _names(self) -> list[str]:
         """The charts that are only kept up to date while somebody sees them."""
         figures = list(self._charts.figures.values()) if self._charts is not None else []
-        return [str(plot.name) for plot in (*figures, *([self._frontier.figure] if self._frontier else []))]
+        return [str(plot.name) for plot in (*figures, *self._results.live)]
+
+    @property
+    def _alone(self) -> bool:
+        """Whether the lines are the SAEs of the only run."""
+        return len(self._asked.ids) == 1 and len(self._lines) > 1
+
+    def _saes_of_all(self) -> list[str]:
+        """The labels of SAEs that can be shown of every run that does not show one of its own."""
+        shown = {slot: id for slot, id in self._asked.ids.items() if slot not in self._asked.own}
+        known = {slot: training for slot, id in shown.items() if (training := self._runs[id].training) is not None}
+        found = comparison.choices_of_sae(known)
+        return found if found or self._asked.sae == MEAN else [self._asked.sae]
+
+    def _saes_of(self, line: Line) -> list[dict[str, Any]]:
+        """What the slot of a line can show."""
+        slot = next((slot for slot in self._asked.ids if comparison.key_of(slot) == line.key), None)
+        training = self._runs[line.id].training
+        if slot is None or training is None or self._alone:
+            return []
+        asked = self._asked
+        return comparison.choices_of_line(
+            training,
+            slot,
+            sae=asked.sae,
+            own=asked.own,
+            taken={sae for other, sae in asked.own.items() if asked.ids[other] == line.id},
+            room=comparison.MOST - len(asked.ids),
+        )
 
     def _note(self) -> str:
         missing = [line.label for line in self._lines if line.sae == -1]
         if missing:
-            return f"Without {self._asked.sae}: {', '.join(missing)}."
+            return f"Nothing is drawn of {', '.join(missing)}: there is no such SAE."
         if len(self._asked.ids) == 1 and len(self._lines) == 1:
             return "One run is shown. Add another one to compare it with."
         return ""
@@ -258,74 +272,34 @@ class ComparePage:
             assert training is not None
             selected = line.key in self._selected
             found.append(
-                comparison.head(line, training) | {"selected": selected, "faded": bool(self._selected) and not selected}
+                comparison.head(line, training)
+                | {
+                    "selected": selected,
+                    "faded": bool(self._selected) and not selected,
+                    "saes": self._saes_of(line),
+                }
             )
         return found
 
     def _show_tables(self, heads: Sequence[dict[str, Any]]) -> None:
-        shown = self._charts is not None and bool(self._lines)
-        self._results.visible = shown
-        # The SAEs of one run have one configuration, but for its variants.
-        known = [run.training for run in self._runs.values() if run.training is not None]
-        self._fields.visible = shown and (len(self._asked.ids) > 1 or any(map(comparison.has_variants, known)))
-        if not shown:
-            self._analysis.visible = False
+        if self._charts is None or not self._lines:
+            self._results.hide()
             return
         results = self._results_of_lines()
-        heads = [{name: one[name] for name in ("key", "label", "colour", "dash", "selected", "faded")} for one in heads]
-        self._results.present(
-            {
-                "title": "What came of them",
-                "summary": "the best of a row in bold",
-                "every": None,
-                "note": "",
-                "heads": heads,
-                "rows": comparison.figures(results, time.time()),
-            }
-        )
-        configs = [comparison.config_of(result.line, result.run) for result in results]
-        rows = comparison.differences(configs, every=self._asked.every_field)
-        differing = sum(row["differs"] for row in rows)
-        same = "Their configurations are the same." if len(configs) > 1 else ""
-        self._fields.present(
-            {
-                "title": "Configuration",
-                "summary": f"{differing} field{'' if differing == 1 else 's'} differ{'s' if differing == 1 else ''}",
-                "every": self._asked.every_field,
-                "note": same if not rows else "",
-                "heads": heads,
-                "rows": rows,
-            }
-        )
-        self._analyse(results)
-
-    def _analyse(self, results: Sequence[Result]) -> None:
-        """Bring the views that stand still up to date: they are drawn anew only where they would be others."""
+        # The SAEs of one run have one configuration, but for its variants.
+        known = [run.training for run in self._runs.values() if run.training is not None]
+        fields = len(self._runs) > 1 or any(map(comparison.has_variants, known))
         last = {result.line.key: self._runs[result.line.id].newest_of_saes() for result in results}
-        points = comparison.points(results, last)
-        histograms = comparison.densities(results)
-        shape = (self._drawn, [(one.label, one.evaluated) for one in points])
-        if shape != self._shape:
-            self._shape = shape
-            self._frontier = Frontier(points, self._select) if points else None
-            self._frontier_pane = self._pane(self._frontier)
-        elif self._frontier is not None and self._frontier.figure.name in self._seen:
-            self._frontier.update(points)
-        if (self._drawn, histograms) != self._fired:
-            self._fired = (self._drawn, histograms)
-            self._densities = Densities(self._lines, histograms) if histograms else None
-            self._densities_pane = self._pane(self._densities)
-        shown = [pane for pane in (self._frontier_pane, self._densities_pane) if pane is not None]
-        if shown != self._pair.objects:
-            self._pair.objects = shown
-            self._drawing += 1
-        self._analysis.visible = bool(shown)
-
-    def _pane(self, view: Frontier | Densities | None) -> Any:
-        if view is None:
-            return None
-        view.emphasise(self._selected)
-        return pn.pane.Bokeh(view.figure, sizing_mode="stretch_width")
+        self._drawing += self._results.show(
+            results,
+            heads,
+            last,
+            fields=fields,
+            every=self._asked.every_field,
+            drawn=self._drawn,
+            seen=self._seen,
+            selected=self._selected,
+        )
 
     # What is done
 
@@ -335,9 +309,14 @@ class ComparePage:
                 key = str(message.get("key", ""))
                 self._select([] if self._selected == (key,) else [key])
             case "add":
-                self._look(self._asked.with_run(str(message.get("id", ""))))
+                self._add(str(message.get("id", "")))
             case "remove":
-                self._look(self._asked.without(str(message.get("id", ""))))
+                self._look(self._asked.without(str(message.get("key", ""))))
+            case "drop":
+                missing = [slot for slot, id in self._asked.ids.items() if self._runs[id].missing]
+                self._look(functools.reduce(Asked.without, map(comparison.key_of, missing), self._asked))
+            case "sae":
+                self._choose_sae(str(message.get("key", "")), str(message.get("value", "")))
             case "choose":
                 self._heard = message.get("number")
                 said = {"axis": "axis", "sae": "sae", "smoothing": "smooth"}
@@ -362,6 +341,25 @@ class ComparePage:
                 self._zoom.retry()
                 self._show()
 
+    def _add(self, id: str) -> None:
+        asked = self._asked
+        if self._alone:
+            # Its SAEs are what is being looked at: they stay the lines that they are.
+            (slot,) = asked.ids
+            whole = asked.each(comparison.key_of(slot), len(self._lines))
+            asked = whole if len(whole.ids) == len(self._lines) < comparison.MOST else asked
+        self._look(asked.with_run(id))
+
+    def _choose_sae(self, key: str, value: str) -> None:
+        training = next((self._runs[line.id].training for line in self._lines if line.key == key), None)
+        number = len(training.saes) if training is not None else 0
+        if value == EACH:
+            self._look(self._asked.each(key, number))
+        elif not value:
+            self._look(self._asked.showing(key, None))
+        elif value in map(str, range(number)):
+            self._look(self._asked.showing(key, int(value)))
+
     def _see(self, charts: Any) -> None:
         self._seen = (
             frozenset(name for name in charts if isinstance(name, str)) if isinstance(charts, list) else frozenset()
@@ -382,9 +380,9 @@ class ComparePage:
             return
         self._asked = msgspec.structs.replace(self._asked, selected=selected)
         self._session.router.replace(unparse(self._asked.route()))
-        for view in (self._charts, self._frontier, self._densities):
-            if view is not None:
-                view.emphasise(selected)
+        if self._charts is not None:
+            self._charts.emphasise(selected)
+        self._results.emphasise(selected)
         self._show()
 
     def _look(self, asked: Asked) -> None:
@@ -392,7 +390,7 @@ class ComparePage:
             return
         self._asked = asked
         self._session.router.replace(unparse(asked.route()))
-        for id in [id for id in self._runs if id not in asked.slots]:
+        for id in [id for id in self._runs if id not in asked.ids.values()]:
             self._runs.pop(id).close()
         for id in asked.ids.values():
             if id not in self._runs:
@@ -407,25 +405,9 @@ class ComparePage:
         except ApiError:
             # It is looked for again with the next letter.
             return
-        found = [_offered(one) for one in page.data if one.id not in self._asked.slots][:_FOUND]
+        found = [comparison.offered(one) for one in page.data if one.id not in self._asked.ids.values()][:_FOUND]
         self._session.change(lambda: self._head.send({"type": "found", "runs": found}))
 
-
-def _offered(training: Training) -> dict[str, str]:
-    config = training.config
-    about = [LABELS.get(training.status, training.status)]
-    if config is not None:
-        about += [ARCHITECTURES.get(config.architecture_type, config.architecture_type), last_part(config.model)]
-    return {"id": training.id, "name": training.name or training.id, "about": " · ".join(about)}
-
-
-_SURFACE = """
-:host {
-  background: var(--mui-palette-background-paper);
-  border: 1px solid var(--mui-palette-divider);
-  border-radius: 10px;
-}
-"""
 
 _GRID = """
 .scroll-button { display: none; }
@@ -435,10 +417,4 @@ _GRID = """
 }
 @media (max-width: 1180px) { :host { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 @media (max-width: 760px) { :host { grid-template-columns: minmax(0, 1fr); } }
-"""
-
-_PAIR = """
-.scroll-button { display: none; }
-:host { display: grid; gap: 4px 16px; padding: 12px; grid-template-columns: repeat(2, minmax(0, 1fr)); }
-@media (max-width: 1000px) { :host { grid-template-columns: minmax(0, 1fr); } }
 """

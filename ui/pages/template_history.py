@@ -9,13 +9,14 @@ from typing import Any
 
 from ..gateway import ApiError, ApiRefused, Template, TemplateVersion
 from ..session import Refresh, Session
+from ..state.news import toast
 from ..state.template_history import history_view
 
 
 class TemplateHistory:
     """One template's history at a time, live. `show` draws the page anew.
 
-    Its actions are `restore` (`version`) and `history_close`.
+    Its actions are `restore` (`version`, and the `newest` one that was seen) and `history_close`.
     """
 
     def __init__(self, session: Session, show: Callable[[], None]) -> None:
@@ -46,6 +47,7 @@ class TemplateHistory:
     def stop(self) -> None:
         """Ask no more."""
         self._refresh.stop()
+        self._id = ""
 
     def view(self) -> dict[str, Any] | None:
         """What the dialog shows; None while it is closed."""
@@ -62,11 +64,11 @@ class TemplateHistory:
 
     def act(self, kind: str, message: dict[str, Any]) -> bool:
         """Do what was asked for; False where it is none of the dialog's actions."""
-        version = message.get("version")
+        version, newest = message.get("version"), message.get("newest")
         match kind:
-            case "restore" if self._id and not self._busy and isinstance(version, int):
+            case "restore" if self._id and not self._busy and isinstance(version, int) and isinstance(newest, int):
                 self._busy, self._said, self._problem = True, "", ""
-                self._session.spawn(self._restore(self._id, version))
+                self._session.spawn(self._restore(self._id, self._name, version, newest))
             case "history_close":
                 self._id = ""
             case _:
@@ -94,19 +96,22 @@ class TemplateHistory:
 
         self._session.change(take)
 
-    async def _restore(self, template_id: str, version: int) -> None:
+    async def _restore(self, template_id: str, name: str, version: int, newest: int) -> None:
         said = problem = ""
         try:
-            template = await self._session.gateway.restore_template(template_id, version)
+            template = await self._session.gateway.restore_template(template_id, version, expected_version=newest)
             said = f"{template.name} is again what it was at version {version}."
         except ApiError as error:
             fields = error.fields if isinstance(error, ApiRefused) else ()
-            problem = "Not restored. " + (" ".join(one.message for one in fields) or str(error))
+            problem = " ".join(one.message for one in fields) or str(error)
 
         def take() -> None:
             if template_id == self._id:
-                self._busy, self._said, self._problem = False, said, problem
+                self._busy, self._said, self._problem = False, said, f"Not restored. {problem}" if problem else ""
                 self._refresh.want(now=True)
                 self._show()
+            elif problem:
+                # The dialog that would say it has been closed.
+                self._session.toasts.say(toast("warn", f"{name} was not restored", problem))
 
         self._session.change(take)

@@ -10,10 +10,13 @@ from .. import text
 from ..gateway import ApiError, ApiRefused, ImportEntry
 from ..session import Refresh, Session
 from ..state import template_import as state
+from ..state.news import toast
 
 
 class TemplateImport:
     """One import at a time. `show` draws the page anew, `done` is told in a sentence what became of an import.
+
+    What becomes of one whose dialog or page has been left meanwhile is told at the edge of whatever page there is.
 
     Its actions are `import` (`name`, `content`: of the file that was chosen) or `too_long` (`name`, `size`), `choose`
     (`choice`, and `index`, or none for all that conflict), `import_now` and `import_cancel`.
@@ -32,6 +35,7 @@ class TemplateImport:
         self._problem = ""
         self._refused = ""
         self._busy = False
+        self._left = False
 
     def view(self) -> dict[str, Any] | None:
         """What the dialog shows; None while it is closed."""
@@ -56,6 +60,7 @@ class TemplateImport:
     def stop(self) -> None:
         """Ask no more."""
         self._refresh.stop()
+        self._opened, self._left = "", True
 
     def act(self, kind: str, message: dict[str, Any]) -> bool:
         """Do what was asked for; False where it is none of the dialog's actions."""
@@ -69,7 +74,7 @@ class TemplateImport:
                 self._choose(message.get("index"), str(message["choice"]))
             case "import_now" if self._entries and self._document is not None and not self._busy:
                 self._busy, self._refused = True, ""
-                self._session.spawn(self._import(self._opened, self._document))
+                self._session.spawn(self._import(self._opened, self._name, self._document))
             case "import_cancel":
                 self._opened = ""
             case _:
@@ -105,29 +110,30 @@ class TemplateImport:
 
         self._session.change(take)
 
-    async def _import(self, opened: str, document: dict[str, Any]) -> None:
+    async def _import(self, opened: str, name: str, document: dict[str, Any]) -> None:
         entries = self._entries or ()
         choices = state.choices_of(entries, self._chosen)
         versions = {str(one.index): one.version for one in entries if one.version is not None}
+        imported, problem = None, ""
         try:
             imported = await self._session.gateway.import_templates(document, choices, versions)
         except ApiError as error:
             problem = f"Nothing was imported. {_reason(error)}"
 
-            def fail() -> None:
-                if opened == self._opened:
-                    self._busy, self._refused = False, problem
-                    # What has changed since the preview may be what is refused.
-                    self._refresh.want(now=True)
-                self._show()
-
-            self._session.change(fail)
-            return
-
         def take() -> None:
-            if opened == self._opened:
-                self._opened = ""
-            self._done(state.outcome(self._name, imported))
+            seen = opened == self._opened
+            if imported is None and seen:
+                self._busy, self._refused = False, problem
+                # What has changed since the preview may be what is refused.
+                self._refresh.want(now=True)
+                self._show()
+            elif imported is None:
+                self._session.toasts.say(toast("warn", f"{name} was not imported", problem))
+            elif self._left:
+                self._session.toasts.say(toast("plain", state.outcome(name, imported)))
+            else:
+                self._opened = "" if seen else self._opened
+                self._done(state.outcome(name, imported))
 
         self._session.change(take)
 

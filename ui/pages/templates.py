@@ -12,6 +12,7 @@ from ..components.template_list import TemplateList
 from ..feed import Cursor
 from ..gateway import ApiError, ApiRefused, Template, TemplatePage
 from ..session import Refresh, Route, Session, unparse
+from ..state.news import toast
 from ..state.templates import EXPORT, TemplatesView, templates_page
 from .template_history import TemplateHistory
 from .template_import import TemplateImport
@@ -40,6 +41,7 @@ class TemplatesPage:
         self._marking: dict[str, int] = {}
         self._selected: set[str] = set()
         self._edit: dict[str, Any] | None = None
+        self._left = False
         self._import = TemplateImport(session, self._show, self._imported)
         self._history = TemplateHistory(session, self._show)
         self._list = TemplateList(sizing_mode="stretch_width")
@@ -61,6 +63,7 @@ class TemplatesPage:
             self._refresh.want()
 
     def close(self) -> None:
+        self._left = True
         self._refresh.stop()
         self._import.stop()
         self._history.stop()
@@ -186,6 +189,10 @@ class TemplatesPage:
         return next((one for one in known if one.id == template_id), None)
 
     def _say(self, said: str, *, tone: str = "", deleted: Template | None = None) -> None:
+        if self._left:
+            if said:
+                self._session.toasts.say(toast("warn" if tone else "plain", said))
+            return
         self._said = said
         self._tone = tone
         self._deleted = deleted
@@ -238,7 +245,7 @@ class TemplatesPage:
             problem = "" if at_name else f"Not saved. {error}"
 
             def fail() -> None:
-                if self._edit is None or self._edit["opened"] != opened:
+                if self._left or self._edit is None or self._edit["opened"] != opened:
                     # Cancelled meanwhile, and perhaps another one is open.
                     self._say(at_name or problem, tone="bad", deleted=self._deleted)
                 else:

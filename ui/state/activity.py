@@ -90,7 +90,8 @@ def about(deed: Deed) -> tuple[str, str]:
         return deed.training_name or deed.training, "" if gone else f"?training={quote(deed.training, safe='')}"
     if deed.template is not None:
         return deed.template_name or str(deed.data.get("name") or deed.template), "?page=templates"
-    return str(deed.data.get("model_id") or deed.data.get("dataset_id") or ""), ""
+    registered = str(deed.data.get("model_id") or deed.data.get("dataset_id") or "")
+    return registered, "?page=catalogue" if registered else ""
 
 
 def who(actor: str | None) -> str:
@@ -158,6 +159,10 @@ def what(deed: Deed) -> str:
             return "Model registered"
         case "DatasetRegistered":
             return "Data set registered"
+        case "ModelRemoved":
+            return "Model removed from the catalogue"
+        case "DatasetRemoved":
+            return "Data set removed from the catalogue"
         case "LogWritten":
             return str(data.get("message", ""))
         case "TrainingPurged":

@@ -11,6 +11,7 @@ from events.catalog import DatasetRegistered, ModelRegistered
 
 from .. import text
 from ..gateway import CatalogueUse, Use
+from .activity import who
 
 Entry = ModelRegistered | DatasetRegistered
 
@@ -98,7 +99,7 @@ def entry_row(entry: Entry, use: Use, now: float) -> dict[str, Any]:
     registered = ""
     if use.registered_at:
         registered = f"Registered {text.duration(max(0.0, now - use.registered_at / 1e6))} ago"
-        registered += f" by {use.registered_by}" if use.registered_by else ""
+        registered += f" by {who(use.registered_by)}" if use.registered_by else ""
     return {
         "id": id,
         "title": entry.title if entry.title != id else "",
@@ -108,8 +109,26 @@ def entry_row(entry: Entry, use: Use, now: float) -> dict[str, Any]:
         "revision": f"revision {entry.revision[:12]}" if entry.revision else "",
         "registered": registered,
         "uses": [*_trainings(kind, id, use.trainings), *_templates(kind, id, use.templates)],
+        "removable": use.removable,
         "use": "?" + urlencode({"page": "new", kind: id}),
     }
+
+
+def removed(entry: Entry, use: Use) -> str:
+    """What is said when an entry was removed: also what that means to those who call it by its id."""
+    id = id_of(entry)
+    named = [
+        _counted(counts[id], noun, id, id)
+        for noun, counts in (("training", use.trainings), ("template", use.templates))
+        if id in counts
+    ]
+    if id == entry.source or not named:
+        return f"{id} was removed."
+    verb = "calls" if sum(counts.get(id, 0) for counts in (use.trainings, use.templates)) == 1 else "call"
+    return (
+        f"{id} was removed. {' and '.join(named)} {verb} it by that name: what has been started goes on, a new start"
+        " needs it registered again."
+    )
 
 
 def _trainings(kind: str, id: str, counts: Mapping[str, int]) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from events.training import TrainingConfig
 
 from .. import text
-from ..charts.smoothing import SPANS
 from ..gateway import Evaluation, Training
 from ..steps import AXES, Columns
 from ..theme import line_style
 from .config_fields import FIELDS, Field, plain, words
 from .evaluations import TONES as VERDICT_TONES
 from .evaluations import newest
-from .trainings import LABELS, TONES, fraction_done, sae_labels, seconds_since_start
+from .trainings import ARCHITECTURES, LABELS, TONES, fraction_done, last_part, sae_labels, seconds_since_start
 
 MOST = 10
 """Runs that can be compared at once."""
@@ -30,84 +29,11 @@ MOST = 10
 MEAN = ""
 """The choice to show a run as the mean over its SAEs."""
 
+EACH = "each"
+"""The choice to show every SAE of a run as a line of its own."""
+
 METRICS = ("loss", "fvu", "l0", "dead", "sparsity_coefficient", "grad_norm", "tokens_per_second")
 """What is drawn of every line; `dead` is in percent of its latents."""
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What the page's address asks for.
-
-    `slots` are the ids of the runs. A run keeps its slot, and with it its colour, when another one is taken away:
-    an empty slot holds nothing. `sae` is the label of the SAE to be shown of every run, or `MEAN`. `smoothing` is in
-    steps, one of `SPANS`; `selected` are the keys of the lines that stand out.
-    """
-
-    slots: tuple[str, ...] = ()
-    axis: str = "step"
-    log: bool = False
-    sae: str = MEAN
-    every_field: bool = False
-    smoothing: int = 0
-    selected: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, route: dict[str, str]) -> Asked:
-        """What an address says; whatever cannot be asked for is left at its default."""
-        slots: list[str] = []
-        for id in route.get("ids", "").split(","):
-            slots.append("" if id in slots else id.strip())
-        axis = route.get("axis", "")
-        return cls(
-            slots=_trimmed(slots[:MOST]),
-            axis=axis if axis in AXES else "step",
-            log=route.get("log") == "1",
-            sae=route.get("sae", MEAN),
-            every_field=route.get("fields") == "all",
-            smoothing=next((span for span in SPANS if str(span) == route.get("smooth")), 0),
-            selected=tuple(key for key in route.get("sel", "").split(",") if key),
-        )
-
-    def route(self) -> dict[str, str]:
-        """The address that asks for this."""
-        return {
-            "page": "compare",
-            "ids": ",".join(self.slots),
-            "axis": "" if self.axis == "step" else self.axis,
-            "log": "1" if self.log else "",
-            "sae": self.sae,
-            "fields": "all" if self.every_field else "",
-            "smooth": str(self.smoothing) if self.smoothing else "",
-            "sel": ",".join(self.selected),
-        }
-
-    @property
-    def ids(self) -> dict[int, str]:
-        """The runs by their slot."""
-        return {slot: id for slot, id in enumerate(self.slots) if id}
-
-    def with_run(self, id: str) -> Asked:
-        """The same with one run more, in the first slot that is free."""
-        if id in self.slots or len(self.ids) >= MOST:
-            return self
-        slots = list(self.slots)
-        if "" in slots:
-            slots[slots.index("")] = id
-        else:
-            slots.append(id)
-        return msgspec.structs.replace(self, slots=tuple(slots))
-
-    def without(self, id: str) -> Asked:
-        """The same without a run."""
-        gone = {f"run{slot}" for slot, one in self.ids.items() if one == id}
-        selected = tuple(key for key in self.selected if key not in gone)
-        slots = _trimmed(["" if one == id else one for one in self.slots])
-        return msgspec.structs.replace(self, slots=slots, selected=selected)
-
-
-def _trimmed(slots: list[str]) -> tuple[str, ...]:
-    while slots and not slots[-1]:
-        slots.pop()
-    return tuple(slots)
 
 
 @dataclass(frozen=True)
@@ -129,9 +55,13 @@ class Line:
         return self.sae is None or self.sae == sae
 
 
-def lines(runs: dict[int, Training], sae: str = MEAN) -> list[Line]:
-    """The lines of the runs by their slots: one a run, or one an SAE where there is but one run."""
-    if len(runs) == 1:
+def lines(runs: dict[int, Training], sae: str = MEAN, own: dict[int, int] | None = None) -> list[Line]:
+    """The lines of the runs by their slots: one a slot, or one an SAE where there is but one run.
+
+    `own` are the SAEs of the slots that show another one than `sae` says.
+    """
+    own = own or {}
+    if len(runs) == 1 and not own:
         (run,) = runs.values()
         labels = sae_labels(run.saes, len(run.saes))
         if len(labels) > 1:
@@ -139,9 +69,19 @@ def lines(runs: dict[int, Training], sae: str = MEAN) -> list[Line]:
     found: list[Line] = []
     for slot, run in sorted(runs.items()):
         labels = sae_labels(run.saes, len(run.saes))
-        which = None if sae == MEAN else labels.index(sae) if sae in labels else -1
-        found.append(_line(f"run{slot}", run, run.name or run.id, slot, which))
+        name, which = run.name or run.id, None
+        if slot in own:
+            which = own[slot] if own[slot] < len(labels) else -1
+            name += f" · {labels[which] if which >= 0 else f'SAE {own[slot]}'}"
+        elif sae != MEAN:
+            which = labels.index(sae) if sae in labels else -1
+        found.append(_line(key_of(slot), run, name, slot, which))
     return found
+
+
+def key_of(slot: int) -> str:
+    """The key of the line that a slot shows."""
+    return f"run{slot}"
 
 
 def _line(key: str, run: Training, label: str, style: int, sae: int | None) -> Line:
@@ -198,6 +138,37 @@ def columns(line: Line, steps: Columns, saes: int, latents: int | None) -> dict[
     return found
 
 
+def choices_of_line(
+    run: Training, slot: int, *, sae: str, own: dict[int, int], taken: Collection[int], room: int
+) -> list[dict[str, Any]]:
+    """What one slot can show of a run with several SAEs: what `sae` says for all, or one of them.
+
+    Not those that are `taken` by other slots. Each can have a line of its own where there is `room` for so many more.
+    """
+    labels = sae_labels(run.saes, len(run.saes))
+    if len(labels) < 2:
+        return []
+    shown = own.get(slot)
+    missing = len(labels) - len(taken) - (shown is None)
+    choices = [("", f"mean of {len(labels)} SAEs" if sae == MEAN else f"{sae}, as all", False)]
+    choices += [(str(index), label, index in taken and index != shown) for index, label in enumerate(labels)]
+    choices += [(EACH, "each on its own", not 0 < missing <= room)]
+    now = "" if shown is None else str(shown)
+    return [
+        {"value": value, "label": label, "disabled": disabled, "chosen": value == now}
+        for value, label, disabled in choices
+    ]
+
+
+def offered(training: Training) -> dict[str, str]:
+    """A run as it is offered to be added."""
+    config = training.config
+    about = [LABELS.get(training.status, training.status)]
+    if config is not None:
+        about += [ARCHITECTURES.get(config.architecture_type, config.architecture_type), last_part(config.model)]
+    return {"id": training.id, "name": training.name or training.id, "about": " · ".join(about)}
+
+
 # Tables
 
 
@@ -207,6 +178,7 @@ def head(line: Line, run: Training) -> dict[str, Any]:
         "key": line.key,
         "id": line.id,
         "label": line.label,
+        "name": run.name or run.id,
         "colour": line.colour,
         "dash": line.dash,
         "href": f"?training={quote(line.id, safe='')}",
@@ -219,10 +191,10 @@ def differences(runs: Sequence[TrainingConfig | None], *, every: bool = False) -
     """A row for each field in which the configurations differ, or for `every` field that one of them sets."""
     rows: list[dict[str, Any]] = []
     for field in FIELDS:
-        values = [None if config is None else getattr(config, field.name) for config in runs]
+        values = [_set(None if config is None else getattr(config, field.name)) for config in runs]
         known = [value for value, config in zip(values, runs, strict=True) if config is not None]
         differ = any(value != known[0] for value in known[1:])
-        if differ or (every and any(value not in (None, (), "") for value in known)):
+        if differ or (every and any(value is not None for value in known)):
             rows.append(
                 {
                     "name": field.name,
@@ -231,7 +203,7 @@ def differences(runs: Sequence[TrainingConfig | None], *, every: bool = False) -
                     "help": field.help,
                     "differs": differ,
                     "cells": [
-                        {"text": _cell(field, value, config), "quiet": value in (None, (), "")}
+                        {"text": _cell(field, value, config), "quiet": value is None}
                         for value, config in zip(values, runs, strict=True)
                     ],
                 }
@@ -239,10 +211,16 @@ def differences(runs: Sequence[TrainingConfig | None], *, every: bool = False) -
     return rows
 
 
+def _set(value: Any) -> Any:
+    """A value; None where it stands for nothing that was set."""
+    return None if value in ((), "") else value
+
+
 def _cell(field: Field, value: Any, config: TrainingConfig | None) -> str:
-    if config is None:
-        return text.NOTHING
-    return words(value) if value not in (None, (), "") else field.default or "not set"
+    if value is not None:
+        return words(value)
+    applies = config is not None and (field.only is None or config.architecture_type in field.only)
+    return field.default or "not set" if applies else text.NOTHING
 
 
 @dataclass(frozen=True)
@@ -370,7 +348,9 @@ def points(results: Sequence[Result], last: dict[str, dict[int, tuple[float, flo
             if not (math.isfinite(l0) and math.isfinite(fvu)):
                 continue
             name = labels[sae] if sae < len(labels) else f"SAE {sae}"
-            label = result.line.label if result.line.label == name else f"{result.line.label} · {name}"
+            label = result.line.label
+            if label != name and not label.endswith(f" · {name}"):
+                label += f" · {name}"
             found.append(Point(line=result.line, label=label, l0=l0, fvu=fvu, evaluated=made))
     return found
 

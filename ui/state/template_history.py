@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import text
 from ..gateway import TemplateVersion
+from .activity import who
 from .config_fields import label, words
 
 
@@ -24,7 +25,7 @@ def history_view(versions: Sequence[TemplateVersion], now: float) -> list[dict[s
             {
                 "version": left.version,
                 "what": _sentence(_told(before, events)),
-                "who": left.actor or "somebody unknown",
+                "who": who(left.actor) or "somebody unknown",
                 "when": f"{text.duration(max(0.0, now - left.timestamp / 1e6))} ago",
                 "time": left.timestamp,
                 "current": left is newest,

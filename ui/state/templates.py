@@ -13,6 +13,7 @@ from events.training import TrainingConfig
 
 from .. import text
 from ..gateway import Template
+from .activity import who
 from .trainings import ARCHITECTURES, last_part, read_from
 
 SORTS = {
@@ -79,7 +80,7 @@ def template_row(template: Template, now: float | None = None, *, selected: bool
     now = time.time() if now is None else now
     changed = f"Changed {text.duration(max(0.0, now - template.updated_at / 1e6))} ago"
     if template.updated_by:
-        changed += f" by {template.updated_by}"
+        changed += f" by {who(template.updated_by)}"
     return {
         "id": template.id,
         "name": template.name,

@@ -225,11 +225,13 @@ class Datasets(msgspec.Struct, frozen=True, kw_only=True):
 class Use(msgspec.Struct, frozen=True, kw_only=True):
     """Who registered a model or data set last, and when (µs since 1970, UTC), and how many use it.
 
-    Both counts are by the name that the configurations give: an id, a path or a hub id.
+    Both counts are by the name that the configurations give: an id, a path or a hub id. What ships with SAE Studio is
+    not `removable`.
     """
 
     registered_at: int
     registered_by: str | None
+    removable: bool
     trainings: dict[str, int]
     templates: dict[str, int]
 

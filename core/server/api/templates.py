@@ -109,11 +109,7 @@ async def edit_template(call: Call) -> answers.Template:
     config, found = (None, []) if command.config is None else _read_config(command.config)
     async with studio.deciding:
         row = await _live_template(call)
-        if command.expected_version != row.version:
-            raise Refused(
-                f"{row.name} is at version {row.version} now, changed last by {row.updated_by or 'somebody unknown'};"
-                f" this change expected version {command.expected_version}."
-            )
+        _expect(row, command.expected_version)
         name = row.name
         if command.name is not None:
             name, problem = _checked_name(command.name, await studio.query(templates.names), row.id)
@@ -138,11 +134,13 @@ async def delete_template(call: Call) -> answers.Accepted:
 async def restore_template(call: Call) -> answers.Template:
     """Bring a deleted template back, or make a template again what it was at a version.
 
-    With `version` it gets the name, description and configuration that it had then.
+    With `version` it gets the name, description and configuration that it had then. Refused where somebody else has
+    changed it since `expected_version`.
     """
     studio, command = call.studio, call.body(RestoreTemplate)
     async with studio.deciding:
         row = await _template(call)
+        _expect(row, command.expected_version)
         name, description, config = row.name, row.description, row.config
         if command.version is not None:
             then = next((one for one in await _history(call) if one.version == command.version), None)
@@ -417,6 +415,15 @@ def _changes(row: TemplateRow, name: str, description: str, config: TrainingConf
     if (description, config) != (row.description, row.config):
         events.append(TemplateEdited(description=description, config=config))
     return events
+
+
+def _expect(row: TemplateRow, version: int | None) -> None:
+    """Raise `Refused` where the template is not at `version` any more (None: it may be at any)."""
+    if version not in (None, row.version):
+        raise Refused(
+            f"{row.name} is at version {row.version} now, changed last by {row.updated_by or 'somebody unknown'};"
+            f" this change expected version {version}."
+        )
 
 
 async def _create(call: Call, saved: TemplateSaved) -> answers.Created:

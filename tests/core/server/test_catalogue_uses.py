@@ -1,4 +1,4 @@
-"""The catalogue over HTTP: who registered what, and which trainings and templates use it."""
+"""The catalogue over HTTP: who registered what, which trainings and templates use it, and what is removed from it."""
 
 from __future__ import annotations
 
@@ -44,3 +44,35 @@ async def test_the_catalogue_tells_what_uses_it_by_the_name_that_was_given(
     config = {"model": written, "datasets": ["words"]}
     assert (await client.http.post("/api/v1/templates", json={"name": "near", "config": config})).status_code == 201
     assert (await client.get("catalogue/uses"))["models"]["here"]["templates"] == {written: 1}
+
+
+async def test_what_is_removed_comes_back_as_it_was_and_its_trainings_go_on(client: Client) -> None:
+    async def ask(what: str, kind: str, id: str) -> tuple[int, str]:
+        answer = await client.http.post(f"/api/v1/catalogue/{what}", json={"kind": kind, "id": id})
+        return answer.status_code, answer.json().get("detail", "")
+
+    async def ids() -> set[str]:
+        return {one["model_id"] for one in (await client.get("models"))["data"]}
+
+    started = await client.create(k=4)
+    uses = (await client.get("catalogue/uses"))["models"]
+    assert (uses["tiny"]["removable"], uses["demo"]["removable"]) == (True, False)
+    assert await ask("remove", "model", "demo") == (
+        409,
+        "demo ships with SAE Studio, which registers it at every start: it cannot be removed.",
+    )
+    assert (await ask("restore", "model", "tiny")) == (409, "tiny is in the catalogue already.")
+    for id in ("tiny", "words"):
+        assert await ask("remove", "dataset" if id == "words" else "model", id) == (200, "")
+    assert await ids() == {"demo"}
+    assert await ask("remove", "model", "tiny") == (404, "There is no registered model 'tiny'.")
+    assert await ask("restore", "dataset", "tiny") == (404, "There is no removed data set 'tiny'.")
+    assert (await client.http.post("/api/v1/catalogue/remove", json={"kind": "x", "id": "y"})).status_code == 422
+    await client.until(started, "completed")
+    assert await ask("restore", "model", "tiny") == (200, "")
+    assert (
+        next(one for one in (await client.get("models"))["data"] if one["model_id"] == "tiny")["source"] == TINY.source
+    )
+    told = [one["type"] for one in (await client.get("activity"))["data"]]
+    newest = [kind for kind in told if kind.startswith(("Model", "Dataset"))][:3]
+    assert newest == ["ModelRegistered", "DatasetRemoved", "ModelRemoved"]

@@ -165,6 +165,11 @@ async def test_history_tells_who_changed_what_and_every_version_comes_back(clien
     same = (await post(client, f"templates/{template}/restore", version=8)).json()
     assert same["version"] == row["version"] == 8
     assert list(errors(await post(client, f"templates/{template}/restore", version=99))) == ["version"]
+    # What somebody has changed since the history was looked at is not overwritten.
+    late = await post(client, f"templates/{template}/restore", version=4, expected_version=5)
+    errors(late, 409)
+    assert late.json()["detail"].startswith("one is at version 8 now, changed last by user:")
+    assert (await client.get(f"templates/{template}"))["version"] == 8
     await save(client, "two")
     assert list(errors(await post(client, f"templates/{template}/restore", version=2))) == ["name"]
 
