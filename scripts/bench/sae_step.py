@@ -3,11 +3,13 @@
 forward and 3 backward, 10·n·F operations a token.
 
     .venv/bin/python scripts/bench/sae_step.py [--width 512] [--latents 4096] [--batch 1024] [--l0 32]
+    .venv/bin/python scripts/bench/sae_step.py --saelens PYTHON
     .venv/bin/python scripts/bench/sae_step.py --device cuda [--width 2048] [--latents 32768] [--batch 8192]
 
 On the CPU: one thread, forward, backward and optimiser; the median of the steps after a warm-up, beside the floor of
 the same run, measured between them. The penalised architectures are measured on the L0 that they are told, once they
-have come near it. Transcoders give what they read in another order.
+have come near it. Transcoders give what they read in another order. With `--saelens`, an interpreter that has SAELens,
+what its own step takes stands beside it; its products are dense, whatever the L0.
 
 On CUDA: tokens and operations a second in bfloat16, with dense and with sparse products, and their share of the largest
 rate of bare bfloat16 products on this card; and whether a step waits for the device. Every 8 steps one does: it reads
@@ -18,10 +20,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
+import sae_peers
 import torch
+from sae_peers import data, floor
 from torch import Tensor
 
 from core.sae.normalisation import Ends, Normalisation, Scaled
@@ -44,29 +50,6 @@ MUST = {
 TRANSCODERS = ("skip", "transcoder")
 SOURCE: Pair = (0, "mlp_in")
 TARGET: Pair = (0, "mlp_out")
-
-
-def floor(width: int, latents: int, batch: int) -> float:
-    """Processor seconds of the five bare products."""
-    x, w = torch.randn(batch, width), torch.randn(latents, width)
-    f = torch.randn(batch, latents)
-    began = time.process_time()
-    _ = x @ w.T
-    _ = f @ w
-    _ = f.T @ x
-    _ = f.T @ x
-    _ = x @ w.T
-    return time.process_time() - began
-
-
-def data(width: int, batch: int, number: int) -> Tensor:
-    """Activations with some structure: few of many directions at a time."""
-    generator = torch.Generator().manual_seed(number)
-    directions = torch.randn(4 * width, width, generator=torch.Generator().manual_seed(0)) / width**0.5
-    code = torch.rand(batch, 4 * width, generator=generator) * (
-        torch.rand(batch, 4 * width, generator=generator) < 0.02
-    )
-    return code @ directions + 0.1 * torch.randn(batch, width, generator=generator)
 
 
 def configuration(architecture: str, options: argparse.Namespace, dtype: str = "float32") -> TrainingConfig:
@@ -157,6 +140,14 @@ def measure(architecture: str, options: argparse.Namespace) -> tuple[float, floa
     return statistics.median(steps), statistics.median(floors), l0
 
 
+def of_saelens(python: str, architecture: str, options: argparse.Namespace) -> float:
+    """Processor seconds of a step of SAELens."""
+    sizes = map(str, (options.width, options.latents, options.batch, options.l0, max(8, options.steps // 4)))
+    command = [python, str(Path(sae_peers.__file__)), architecture, *sizes]
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return float(said.splitlines()[-1])
+
+
 def on_cpu(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     print(f"width {options.width}, {options.latents} latents, batch {options.batch}, L0 {options.l0}, one thread")
@@ -165,8 +156,13 @@ def on_cpu(options: argparse.Namespace) -> None:
         print(
             f"{architecture:11} {1e3 * step:7.1f} ms a step   floor {1e3 * bare:6.1f} ms   {step / bare:5.2f} × floor"
             f"   (at most {MUST[architecture]:.2f})   at L0 {l0:.0f}",
+            end="",
             flush=True,
         )
+        if options.saelens and architecture in sae_peers.ARCHITECTURES:
+            peer = of_saelens(options.saelens, architecture, options)
+            print(f"   SAELens {peer / bare:5.2f} × floor, {peer / step:4.1f} × ours", end="")
+        print(flush=True)
 
 
 def seconds(device: torch.device, run: Any, times: int) -> float:
@@ -236,6 +232,7 @@ def on_cuda(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--saelens", metavar="PYTHON", help="an interpreter that has SAELens, to measure it beside")
     parser.add_argument("--architectures", default=",".join(MUST))
     parser.add_argument("--width", type=int, help="of the activations (512; on CUDA 2,048)")
     parser.add_argument("--latents", type=int, help="(4,096; on CUDA 32,768)")
