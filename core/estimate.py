@@ -17,8 +17,8 @@ Known = ModelRegistered | StoredActivations
 """What is known of where activations come from."""
 
 _LATENT_SIZED = {
-    "topk": (1.0, 3.0),
-    "batchtopk": (1.0, 3.8),
+    "topk": (1.15, 3.0),
+    "batchtopk": (1.3, 3.8),
     "matryoshka": (1.5, 4.9),
     "standard": (4.1, 4.1),
     "jumprelu": (6.7, 6.7),

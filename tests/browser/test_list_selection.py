@@ -11,6 +11,8 @@ from harness import Dashboard, Tab, wait_until
 from playwright.sync_api import expect
 from scripted_studio import CONFIG, Studio
 
+from events.control import TrainingTagged
+
 pytestmark = pytest.mark.browser
 
 TabAt = Callable[..., Tab]
@@ -74,6 +76,37 @@ def test_a_list_is_sorted_by_its_heads(dashboard: Dashboard, studio: Studio, tab
     expect(tab.page).to_have_url(re.compile("sort=-loss$"))
     head.click()
     wait_until(lambda: names(tab) == ["run 2", "run 1", "run 0"], "the newest first")
+
+
+def test_the_focus_stays_on_its_training_while_news_move_the_rows(
+    dashboard: Dashboard, studio: Studio, tab_at: TabAt
+) -> None:
+    found = listed(studio, 4)
+    for one, loss in zip(found, (0.1, 0.2, 0.3, 0.4), strict=True):
+        studio.set(one, loss=loss)
+    tab = tab_at(f"{dashboard.url}?sort=loss")
+    wait_until(lambda: names(tab) == ["run 0", "run 1", "run 2", "run 3"], "the least loss first")
+    link = tab.page.get_by_role("link", name="run 1", exact=True)
+    link.focus()
+    # It moves past the others, then the others past it.
+    for moved, loss, order in (
+        (found[1], 0.9, ["run 0", "run 2", "run 3", "run 1"]),
+        (found[0], 1.5, ["run 2", "run 3", "run 1", "run 0"]),
+        (found[1], 0.01, ["run 1", "run 2", "run 3", "run 0"]),
+    ):
+        studio.set(moved, loss=loss)
+        studio.emit(moved, TrainingTagged(tags=()), stream="control")
+        wait_until(lambda wanted=order: names(tab) == wanted, "the rows in their new order")
+        expect(link).to_be_focused()
+    checkbox = tab.page.get_by_role("checkbox", name="Select run 3")
+    checkbox.focus()
+    studio.set(found[3], loss=0.001)
+    studio.emit(found[3], TrainingTagged(tags=()), stream="control")
+    wait_until(lambda: names(tab)[0] == "run 3", "the row at the top")
+    expect(checkbox).to_be_focused()
+    tab.page.keyboard.press("Space")
+    expect(tab.page.get_by_text("1 selected")).to_be_visible()
+    expect(checkbox).to_be_checked()
 
 
 def test_an_action_on_several_names_exactly_what_it_touches_and_nothing_hidden(

@@ -244,6 +244,19 @@ def test_the_log_can_be_searched_and_filtered_while_it_goes_on(dashboard: Dashbo
     studio.say(one, "one more apple", "a plum", level="ERROR")
     expect(log).to_contain_text("one more apple")
     expect(log).not_to_contain_text("a plum")
+    # What was said long ago is found however much has come since, and is left out again.
+    tab.page.get_by_role("combobox", name="Level").select_option("")
+    tab.page.get_by_role("searchbox", name="Search the log").fill("")
+    expect(log).to_contain_text("a plum")
+    for second in range(60):
+        studio.say(one, *(f"line {second}.{number:02}" for number in range(100)))
+    expect(log).to_contain_text("line 59.99")
+    assert tab.page.locator(".canvas .line").count() < 100, "only what is in sight is in the document"
+    tab.page.get_by_role("searchbox", name="Search the log").fill("line 0.42")
+    expect(log.locator(".line")).to_have_count(1)
+    expect(log).to_contain_text("line 0.42")
+    tab.page.get_by_role("searchbox", name="Search the log").fill("")
+    expect(log).to_contain_text("line 59.99")
 
 
 def test_the_buttons_say_what_the_events_say_and_refusals_are_sentences(dashboard: Dashboard, tab_at: TabAt) -> None:

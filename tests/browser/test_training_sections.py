@@ -108,6 +108,15 @@ def test_the_whole_configuration_is_there_with_what_was_set_marked_and_can_be_co
     expect(section.get_by_role("link", name="Save as template")).to_have_attribute(
         "href", f"?page=new&from={one}&save=1"
     )
+    # Beside another run: where they differ.
+    studio.create("hyper000000002", name="wider by far", config=msgspec.structs.replace(config, k=64))
+    section.get_by_role("link", name="Compare with another run").click()
+    add = tab.page.get_by_role("combobox", name="Add a run")
+    add.fill("wider by far")
+    expect(tab.page.get_by_role("listbox", name="Runs found").get_by_role("option")).to_have_count(1)
+    add.press("ArrowDown")
+    add.press("Enter")
+    expect(tab.page.locator("[data-row=k] td")).to_have_text(["48", "64"])
 
 
 def test_checkpoints_come_and_go_live_and_are_deleted_with_a_second_click(

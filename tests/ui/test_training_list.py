@@ -92,6 +92,11 @@ def said(toast: dict[str, Any]) -> tuple[str, str, str]:
     return toast["tone"], toast["title"], toast["text"]
 
 
+def test_a_name_that_was_not_saved_is_told_with_the_training_that_it_is_about() -> None:
+    toast = state.not_described("wide", "Nothing was changed: It is away.")
+    assert said(toast) == ("warn", "Name and note of wide were not saved", "Nothing was changed: It is away.")
+
+
 def test_the_tab_of_the_list_says_how_many_run() -> None:
     assert state.tab_title({"running": 2, "pausing": 1, "completed": 9}) == "3 running"
     assert state.tab_title({"completed": 9}) == "Trainings"

@@ -162,7 +162,8 @@ class HyperparametersSection(FoldedSection):
         summary = hyperparameters.summary(config, self._differing)
         if not self._open:
             return {"summary": summary}
-        form = f"?page=new&from={quote(self._id, safe='')}"
+        id = quote(self._id, safe="")
+        form = f"?page=new&from={id}"
         return {
             "summary": summary,
             "groups": hyperparameters.groups(config, self._differing or ()),
@@ -171,6 +172,7 @@ class HyperparametersSection(FoldedSection):
                 {"name": "json", "label": "Copy as JSON", "copy": hyperparameters.in_json(config)},
                 {"name": "form", "label": "Use as form", "href": form},
                 {"name": "template", "label": "Save as template", "href": f"{form}&save=1"},
+                {"name": "differences", "label": "Compare with another run", "href": f"?page=compare&ids={id}"},
             ],
         }
 

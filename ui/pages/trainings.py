@@ -13,7 +13,6 @@ from ..gateway import ApiError, ApiRefused, Training
 from ..gateway import TrainingPage as Answer
 from ..session import Refresh, Route, Session, unparse
 from ..state import training_list
-from ..state.news import toast
 from ..state.training_list import SIGNS, ListView, Plan, list_page
 
 _MORE = 200
@@ -245,19 +244,25 @@ class TrainingsPage:
             self._refresh.want(now=True)
             self._show()
 
+    def _name_of(self, id: str) -> str:
+        found = self._answer.data if self._answer is not None else ()
+        return next((training.name for training in found if training.id == id), "") or id
+
     async def _describe(self, id: str, changes: dict[str, str]) -> None:
         problem = ""
+        # As it was called by whoever changed it.
+        name = self._name_of(id)
         try:
             await self._session.gateway.edit_training(id, **changes)
         except ApiError as error:
             problem = f"Nothing was changed: {error}"
-        self._session.change(lambda: self._described(id, problem))
+        self._session.change(lambda: self._described(id, name, problem))
 
-    def _described(self, id: str, problem: str) -> None:
+    def _described(self, id: str, name: str, problem: str) -> None:
         self._list.described(id, problem)
         if problem and (self._over or id != self._unfolded):
             # The form that would say it is not there any more.
-            self._session.toasts.say(toast("warn", "A name or note was not saved", problem))
+            self._session.toasts.say(training_list.not_described(name, problem))
         if not self._over:
             self._refresh.want(now=True)
 

@@ -272,3 +272,8 @@ def outcome(action: str, done: Sequence[str], refused: Sequence[tuple[str, str]]
     said = f"{number_of(len(done))} {_DONE[action]}." if done else "Nothing was done."
     reasons = " ".join(f"{name}: {why}" for name, why in refused)
     return toast("warn", said, f"Refused: {reasons}") if refused else toast("plain", said)
+
+
+def not_described(name: str, problem: str) -> Toast:
+    """That the name or note of the training called `name` was not saved, where the form that would say so is gone."""
+    return toast("warn", f"Name and note of {name} were not saved", problem)
