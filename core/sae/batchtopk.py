@@ -61,7 +61,7 @@ class BatchTopK(Counted):
     @torch.no_grad()
     def scale_encoder(self, x: Tensor) -> None:
         # Before the first step there is no threshold; what the first batch would keep gives one.
-        self.threshold = self._cut(self._rank(self._pre_activations(self._centred(x), gradient=False)))[0]
+        self.threshold = self._cut(self._rank(self._pre_activations(self._centred(x), gradient=False)))
         super().scale_encoder(x)
 
     def losses(self, x: Tensor, step: int, target: Tensor | None = None, whole: Whole | None = None) -> Losses:
@@ -164,23 +164,21 @@ class BatchTopK(Counted):
     def _choose(self, rank: Tensor, step: int, whole: Whole | None) -> tuple[Kept, Tensor]:
         """The entries of `rank (B, F)` that step `step` keeps, and the cut of the batch (float64), which is that of
         `whole` where there is one."""
-        candidates: tuple[Tensor, Tensor] | None = None
-        if whole is None:
-            near = self._cut_near(rank)
-            if near is not None and step > self._apart:
-                return near, near.cut.to(torch.float64)
-            if near is not None:
-                cut, candidates = near.cut.to(torch.float64), rank.topk(self.k, dim=1, sorted=False)
-            else:
-                cut, candidates = self._cut(rank)
+        near = self._cut_near(rank) if whole is None else None
+        if near is not None:
+            cut = near.cut.to(torch.float64)
+        elif whole is None:
+            cut = self._cut(rank)
         else:
             assert whole.cut is not None
             cut = whole.cut
+        # However the cut was found, the entries come in the same order: another one would round sums differently, and a
+        # step must not depend on the threshold, not even in its last bits.
         if step > self._apart:
-            return Kept(rank, cut.to(rank.dtype), candidates), cut
-        values = rank if candidates is None else candidates[0]
-        own = values.topk(self.k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-        return Kept(rank, own.clamp_min(torch.finfo(rank.dtype).tiny), candidates), cut
+            return near or Kept(rank, cut.to(rank.dtype)), cut
+        own = rank.topk(self.k, dim=1, sorted=False)
+        least = own.values.amin(dim=1, keepdim=True).clamp_min(torch.finfo(rank.dtype).tiny)
+        return Kept(rank, least, candidates=(own.values, own.indices)), cut
 
     def _cut_near(self, rank: Tensor) -> Kept | None:
         """What the batch's cut keeps, which is found among the values from a little below the threshold on; None where
@@ -195,18 +193,17 @@ class BatchTopK(Counted):
         cut = _smallest_kept(values, count)
         return Kept(rank, cut, places=places[values >= cut])
 
-    def _cut(self, rank: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """The smallest of the k·B largest values of `rank (B, F)` (float64), and each token's candidates, values and
-        places; None where some token has more of them."""
+    def _cut(self, rank: Tensor) -> Tensor:
+        """The smallest of the k·B largest values of `rank (B, F)` (float64)."""
         tokens, latents = rank.shape
         count = min(round(self.k * tokens), rank.numel())
         candidates = min(latents, CANDIDATES * self.k)
-        values, indices = rank.topk(candidates, dim=1, sorted=False)
+        values = rank.topk(candidates, dim=1, sorted=False).values
         cut = _smallest_kept(values, count)
         # A token whose candidates all lie above the cut may have more. Only a CPU can be asked without waiting for it.
         if candidates < latents and rank.device.type == "cpu" and bool((values.amin(dim=1) >= cut).any()):
-            return _smallest_kept(rank, count).to(torch.float64), None
-        return cut.to(torch.float64), (values, indices)
+            cut = _smallest_kept(rank, count)
+        return cut.to(torch.float64)
 
     def _remember(self, cut: Tensor, valid: Tensor, step: int) -> None:
         since = step - (self._warmup if step <= self._apart else max(self._warmup, self._apart))

@@ -167,8 +167,13 @@ def test_what_is_kept_does_not_depend_on_the_threshold_near_which_it_is_looked_f
     active, places = kept.pattern()
     assert found == cut
     assert torch.equal(kept.mask(), rank >= cut)
-    assert torch.equal(places.sort().values, (rank >= cut).flatten().nonzero().flatten())
+    # Nor does the order of what is kept.
+    assert torch.equal(places, (rank >= cut).flatten().nonzero().flatten())
     assert torch.equal(active.rows() * LATENTS + active.col, places.to(torch.int32))
+    model._apart = 1
+    _, places = model._choose(rank, 1, None)[0].pattern()
+    expected = torch.arange(TOKENS)[:, None] * LATENTS + rank.topk(K, dim=1, sorted=False).indices
+    assert torch.equal(places, expected.flatten())
 
 
 @pytest.mark.parametrize("products", PRODUCTS)
