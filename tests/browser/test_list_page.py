@@ -166,8 +166,23 @@ def test_a_phone_shows_everything_within_its_width(dashboard: Dashboard, tab_at:
     studio.start(one)
     studio.train(one, 1, 12)
     studio.say(one, "a line that is a good deal longer than a phone is wide, and goes on and on and on and on")
+    for number, status in enumerate(("queued", "paused", "interrupted", "failed", "stopped", "completed")):
+        studio.set(studio.create(f"phone00000001{number}"), status=status, tags=[f"a longer tag {number}"])
     tab = tab_at(dashboard.url, width=390, height=844)
-    tab.page.get_by_role("link", name="a-training-with").click()
+    first = tab.page.get_by_role("link", name="a-training-with")
+    expect(first).to_be_visible()
+    tab.idle()
+    assert tab.page.locator(".main-content").evaluate("page => page.scrollWidth") <= 390
+    # Filters and tags take a line each, however many there are, and are pushed along.
+    for strip in ("Status", "Tags"):
+        box = tab.page.get_by_role("group", name=strip, exact=True).bounding_box()
+        assert box is not None
+        assert box["height"] < 50
+    filters = tab.page.get_by_role("group", name="Status", exact=True)
+    filters.get_by_role("button", name=re.compile("^Completed")).click()
+    expect(first).to_be_hidden()
+    filters.get_by_role("button", name=re.compile("^All")).click()
+    first.click()
     wait_until(lambda: tab.steps() == list(range(1, 13)), "the charts")
     tab.idle()
     assert tab.page.locator(".main-content").evaluate("page => page.scrollWidth") <= 390

@@ -49,7 +49,14 @@ def test_a_condition_is_said_in_words(said: str, label: str) -> None:
 
 @pytest.mark.parametrize(
     ("group", "said"),
-    [("status", "Completed"), ("tag", "no tag"), ("k", "32"), ("training_layers", "6, 8"), ("target_l0", "not set")],
+    [
+        ("status", "Completed"),
+        ("tag", "no tag"),
+        ("k", "32"),
+        ("training_layers", "6, 8"),
+        ("target_l0", "not set"),
+        ("architecture_type", "TopK"),
+    ],
 )
 def test_a_row_is_grouped_under_words(group: str, said: str) -> None:
     assert state.group_of(training("a"), group) == said

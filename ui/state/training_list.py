@@ -15,7 +15,7 @@ from . import markdown
 from .comparison import MOST
 from .config_fields import FIELDS, label, words
 from .news import Toast, toast
-from .trainings import LABELS, actions, list_row
+from .trainings import ARCHITECTURES, LABELS, actions, list_row
 
 FILTERS: dict[str, tuple[str, ...]] = {
     "running": ("starting", "running", "pausing", "resuming", "stopping"),
@@ -162,6 +162,9 @@ def group_of(training: Training, group: str) -> str:
     if group == "tag":
         return training.tags[0] if training.tags else "no tag"
     value = getattr(training.config, group, None)
+    if group == "architecture_type":
+        # As the rows below call it.
+        value = ARCHITECTURES.get(value or "", value)
     return words(value) if value not in (None, (), "") else "not set"
 
 
