@@ -116,8 +116,12 @@ def test_an_action_on_several_names_exactly_what_it_touches_and_nothing_hidden(
     for one, status in zip(found, ("completed", "failed", "running", "completed"), strict=True):
         studio.set(one, status=status)
     tab = tab_at(dashboard.url)
+    row = tab.page.get_by_role("link", name="run 1", exact=True)
+    expect(row).to_be_visible()
+    before = row.bounding_box()
     tab.page.get_by_role("checkbox", name="Select all 4").check()
     expect(tab.page.get_by_text("4 selected")).to_be_visible()
+    assert row.bounding_box() == before, "what is selected moves no row away from under the pointer"
     # What a filter hides is selected no more, also when the filter is gone.
     tab.page.get_by_role("group", name="Status").get_by_role("button", name="Completed 2").click()
     expect(tab.page.get_by_text("2 selected")).to_be_visible()

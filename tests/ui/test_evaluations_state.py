@@ -120,6 +120,9 @@ def test_the_card_has_the_worst_verdict_with_every_reason_and_the_means() -> Non
     facts = {fact["label"]: fact for fact in shown["facts"]}
     assert (facts["Loss recovered"]["value"], facts["Loss recovered"]["note"]) == ("93 %", "at step 400")
     assert facts["FVU"]["note"] == "evaluated 0.200"
+    # Activations of a folder have no language model to measure it on.
+    unmeasured = card(TRAINING, worth=evaluations.worth([made(400, 0, loss_recovered=None)], LABELS))
+    assert {fact["label"]: fact["note"] for fact in unmeasured["facts"]}["Loss recovered"] == "not measured"
 
 
 def test_before_the_first_evaluation_the_page_says_when_it_comes() -> None:

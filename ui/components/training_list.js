@@ -3,7 +3,7 @@
 const COLUMNS = [
   ["check", ""], ["name", "Name", "name"], ["status", "Status", "status"], ["progress", "Progress", "-progress"],
   ["verdict", "Verdict"], ["model", "Model", "model"], ["architecture", "Architecture", "architecture"], ["layers", "Layers"],
-  ["loss", "Loss", "loss"], ["l0", "L0", "l0"], ["fvu", "FVU", "fvu"], ["dead", "Dead", "dead_latents"], ["standing", ""],
+  ["loss", "Loss", "loss"], ["l0", "L0", "l0"], ["fvu", "FVU", "fvu"], ["dead", "Dead", "dead_latents"], ["standing", "Remarks"],
 ]
 const FIGURES = new Set(["loss", "l0", "fvu", "dead"])
 

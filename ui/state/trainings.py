@@ -343,7 +343,7 @@ def facts(training: Training, worth: Worth | None = None) -> list[dict[str, str]
         {
             "label": "Loss recovered",
             "value": text.share(worth.recovered if worth is not None else None),
-            "note": f"at step {text.count(worth.step)}" if worth is not None else "not evaluated yet",
+            "note": _recovered(worth),
         },
         {
             "label": "Dead latents",
@@ -352,6 +352,12 @@ def facts(training: Training, worth: Worth | None = None) -> list[dict[str, str]
         },
         {"label": "Tokens/s", "value": text.short(training.tokens_per_second), "note": of_tokens},
     ]
+
+
+def _recovered(worth: Worth | None) -> str:
+    if worth is None:
+        return "not evaluated yet"
+    return f"at step {text.count(worth.step)}" if worth.recovered is not None else "not measured"
 
 
 def times(training: Training, now: float) -> list[str]:
