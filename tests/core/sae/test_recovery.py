@@ -18,7 +18,7 @@ def test_three_thousand_steps_recover_the_world_at_the_wanted_l0(kind: str) -> N
     found = recover(kind, 3_000, seed=0)
     assert found.l0 == pytest.approx(9.0 if kind == "topk" else 8.6, rel=0.05)
     assert found.mcc > LEAST[kind]
-    assert found.dead < 16  # 3 %
+    assert found.dead < 10
 
 
 @pytest.mark.slow
