@@ -398,7 +398,8 @@ class Spool:
     def upkeep(self, *, sync: bool = False) -> None:
         """Write out what lies in memory, settle full segments, have the next one ready; `sync` also fsyncs.
 
-        Called every few milliseconds by one thread. Tells of trouble and of its end.
+        Called over and over by one thread, every few milliseconds where the spool is not mapped. Tells of trouble and
+        of its end.
         """
         trouble: str | None = None
         try:

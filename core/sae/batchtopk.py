@@ -61,7 +61,7 @@ class BatchTopK(Counted):
     @torch.no_grad()
     def scale_encoder(self, x: Tensor) -> None:
         # Before the first step there is no threshold; what the first batch would keep gives one.
-        self.threshold = self._cut(self._rank(self._pre_activations(self._centred(x), gradient=False)))
+        self.threshold, _ = self._cut(self._rank(self._pre_activations(self._centred(x), gradient=False)))
         super().scale_encoder(x)
 
     def losses(self, x: Tensor, step: int, target: Tensor | None = None, whole: Whole | None = None) -> Losses:
@@ -165,10 +165,11 @@ class BatchTopK(Counted):
         """The entries of `rank (B, F)` that step `step` keeps, and the cut of the batch (float64), which is that of
         `whole` where there is one."""
         near = self._cut_near(rank) if whole is None else None
+        largest = rank
         if near is not None:
             cut = near.cut.to(torch.float64)
         elif whole is None:
-            cut = self._cut(rank)
+            cut, largest = self._cut(rank)
         else:
             assert whole.cut is not None
             cut = whole.cut
@@ -176,9 +177,9 @@ class BatchTopK(Counted):
         # step must not depend on the threshold, not even in its last bits.
         if step > self._apart:
             return near or Kept(rank, cut.to(rank.dtype)), cut
-        own = rank.topk(self.k, dim=1, sorted=False)
+        own = (rank if self.sparse else largest).topk(self.k, dim=1, sorted=False)
         least = own.values.amin(dim=1, keepdim=True).clamp_min(torch.finfo(rank.dtype).tiny)
-        return Kept(rank, least, candidates=(own.values, own.indices)), cut
+        return Kept(rank, least, candidates=(own.values, own.indices) if self.sparse else None), cut
 
     def _cut_near(self, rank: Tensor) -> Kept | None:
         """What the batch's cut keeps, which is found among the values from a little below the threshold on; None where
@@ -193,8 +194,8 @@ class BatchTopK(Counted):
         cut = _smallest_kept(values, count)
         return Kept(rank, cut, places=places[values >= cut])
 
-    def _cut(self, rank: Tensor) -> Tensor:
-        """The smallest of the k·B largest values of `rank (B, F)` (float64)."""
+    def _cut(self, rank: Tensor) -> tuple[Tensor, Tensor]:
+        """The smallest of the k·B largest values of `rank (B, F)` (float64), and a token's largest, k at least."""
         tokens, latents = rank.shape
         count = min(round(self.k * tokens), rank.numel())
         candidates = min(latents, CANDIDATES * self.k)
@@ -203,7 +204,7 @@ class BatchTopK(Counted):
         # A token whose candidates all lie above the cut may have more. Only a CPU can be asked without waiting for it.
         if candidates < latents and rank.device.type == "cpu" and bool((values.amin(dim=1) >= cut).any()):
             cut = _smallest_kept(rank, count)
-        return cut.to(torch.float64)
+        return cut.to(torch.float64), values
 
     def _remember(self, cut: Tensor, valid: Tensor, step: int) -> None:
         since = step - (self._warmup if step <= self._apart else max(self._warmup, self._apart))
