@@ -16,13 +16,13 @@ import io
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from core.activations.models import load_model
+from core.activations.models import LanguageModel, load_model
 from core.activations.reading import ActivationReader
-from core.activations.tokens import open_rows
+from core.activations.tokens import TokenRows, open_rows
 from core.catalogue import BUILTIN_DATASETS, BUILTIN_MODELS
 from core.config_rules import resolve
 from core.run import RunSpec
@@ -86,25 +86,29 @@ def train(data_dir: Path, options: argparse.Namespace, **fields: Any) -> tuple[T
     return started, [event for event in told if isinstance(event, EvaluationMade)]
 
 
+def rows_of(lm: LanguageModel, config: TrainingConfig, cache: Path, split: Literal["train", "held-out"]) -> TokenRows:
+    """The tokens of the demo's data set, as the trainer reads them."""
+    return open_rows(
+        lm,
+        BUILTIN_DATASETS,
+        split=split,
+        context_size=min(config.context_size or lm.facts.context_size, lm.facts.context_size),
+        cache=cache,
+        data_seed=config.data_seed,
+        weights=config.dataset_weights,
+        progress=lambda *_: None,
+    )
+
+
 @torch.no_grad()
 def principal(data_dir: Path, started: TrainingStarted, rank: int) -> float:
     """FVU of the best `rank` directions on held-out activations of the first SAE's hook."""
     assert started.config is not None
     config, (sae, *_) = started.config, started.saes
     lm = load_model(MODEL.source, revision=None, dtype=config.model_dtype, device=CPU)
-    context = min(config.context_size or lm.facts.context_size, lm.facts.context_size)
-    rows = open_rows(
-        lm,
-        BUILTIN_DATASETS,
-        split="held-out",
-        context_size=context,
-        cache=data_dir / "tokens",
-        data_seed=config.data_seed,
-        weights=config.dataset_weights,
-        progress=lambda *_: None,
-    )
+    rows = rows_of(lm, config, data_dir / "tokens", "held-out")
     reader, found = ActivationReader(lm, rows, [(sae.layer, sae.hook)]), []
-    for number in range(rows.available(TOKENS // context) // reader.rows_per_pass):
+    for number in range(rows.available(TOKENS // rows.context_size) // reader.rows_per_pass):
         found += reader.read(number).values()
     x = torch.cat(found).double()
     values = torch.linalg.eigvalsh((x - x.mean(dim=0)).T @ (x - x.mean(dim=0)))

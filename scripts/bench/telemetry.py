@@ -48,10 +48,10 @@ class Rounds:
         return dict.fromkeys(self._pairs, self._batches[self._served % len(self._batches)])
 
     def state(self) -> dict[str, Any]:
-        return {}
+        return {"served": self._served}
 
     def restore(self, state: dict[str, Any]) -> None:
-        raise NotImplementedError
+        self._served = state["served"]
 
 
 def threads_seconds() -> float:

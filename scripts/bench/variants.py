@@ -17,22 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from demo_model import CPU, MODEL, rows_of
 from torch import Tensor
 
 from core.activations.buffer import ActivationBuffer
 from core.activations.models import LanguageModel, load_model
 from core.activations.reading import ActivationReader
 from core.activations.statistics import measure
-from core.activations.tokens import open_rows
-from core.catalogue import BUILTIN_DATASETS, BUILTIN_MODELS
 from core.config_rules import resolve
 from core.training.beginning import all_read, new_students
 from core.training.loop import Loop
 from core.training.student import Pair
 from events.training import TrainingConfig
 
-CPU = torch.device("cpu")
-MODEL = BUILTIN_MODELS[0]
 WARM_UP = 5
 
 
@@ -73,18 +70,7 @@ def run(lm: LanguageModel, cache: Path, count: int, steps: int) -> tuple[float, 
         ),
         MODEL,
     )
-    context = min(config.context_size or lm.facts.context_size, lm.facts.context_size)
-    rows = open_rows(
-        lm,
-        BUILTIN_DATASETS,
-        split="train",
-        context_size=context,
-        cache=cache,
-        data_seed=config.data_seed,
-        weights=config.dataset_weights,
-        progress=quiet,
-    )
-    reader = ActivationReader(lm, rows, all_read(config))
+    reader = ActivationReader(lm, rows_of(lm, config, cache, "train"), all_read(config))
     total = config.total_steps * config.batch_size
     students = new_students(config, measure(reader, total_tokens=total, progress=quiet), CPU)
     source = Timed(
