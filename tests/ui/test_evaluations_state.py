@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from events.training import Sae, TrainingConfig
-from ui.gateway import Evaluation, Training
+from ui.answers import Evaluation, Training
 from ui.state import evaluations
 from ui.state.trainings import card
 
@@ -120,6 +120,12 @@ def test_the_card_has_the_worst_verdict_with_every_reason_and_the_means() -> Non
     facts = {fact["label"]: fact for fact in shown["facts"]}
     assert (facts["Loss recovered"]["value"], facts["Loss recovered"]["note"]) == ("93 %", "at step 400")
     assert facts["FVU"]["note"] == "evaluated 0.200"
+    # What has diverged takes nothing from what the others say, but is judged.
+    worse = evaluations.worth([made(400, 0), made(400, 1, fvu=5.0, verdict="bad", diverged=True)], LABELS)
+    assert worse is not None and worse.verdict is not None
+    assert (worse.fvu, worse.verdict["label"]) == (0.2, "bad")
+    alone = evaluations.worth([made(400, 0, fvu=5.0, diverged=True)], LABELS)
+    assert alone is not None and alone.fvu == 5.0
     # Activations of a folder have no language model to measure it on.
     unmeasured = card(TRAINING, worth=evaluations.worth([made(400, 0, loss_recovered=None)], LABELS))
     assert {fact["label"]: fact["note"] for fact in unmeasured["facts"]}["Loss recovered"] == "not measured"

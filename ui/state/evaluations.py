@@ -9,7 +9,7 @@ from typing import Any
 from events.training import TrainingConfig
 
 from .. import text
-from ..gateway import Evaluation, Training
+from ..answers import Evaluation, Training
 from ..theme import line_style
 
 TONES = {"good": "good", "watch": "warn", "bad": "bad"}
@@ -24,7 +24,8 @@ _ENDED = ("completed", "stopped", "failed")
 
 @dataclass(frozen=True)
 class Worth:
-    """The newest evaluation in short: means over the SAEs at `step`, and the worst verdict with every reason for it."""
+    """The newest evaluation in short: means over the SAEs that still learn, or over all where none does, at `step`, and
+    the worst verdict with every reason for it."""
 
     step: int
     fvu: float | None
@@ -123,10 +124,11 @@ def worth(evaluations: Sequence[Evaluation], labels: Sequence[str]) -> Worth | N
     verdicts = [one.verdict for one in found]
     worst = next((verdict for verdict in _WORST if verdict in verdicts), None)
     said = [f"{_label(labels, one.sae)}: {reason}" for one in found for reason in one.reasons]
+    counted = [one for one in found if not one.diverged] or found
     return Worth(
         step=max(one.step for one in found),
-        fvu=_mean([one.fvu for one in found]),
-        recovered=_mean([one.loss_recovered for one in found]),
+        fvu=_mean([one.fvu for one in counted]),
+        recovered=_mean([one.loss_recovered for one in counted]),
         verdict=verdict(worst, said),
     )
 
