@@ -129,6 +129,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     density_histogram: tuple[int, ...] = ()
     verdict: str | None = None
     reasons: tuple[str, ...] = ()
+    diverged: bool = False
 
 
 class EvaluationPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from bokeh.embed.util import standalone_docs_json_and_render_items
 from bokeh.resources import Resources
 
 from . import text, theme
+from .answers import Evaluation, History, LogLine, Training
 from .charts.analysis import Densities, Frontier
 from .charts.compare import FADED, CompareCharts
 from .charts.live import Choices, LiveCharts
@@ -29,7 +30,6 @@ from .components.compare_table import CompareTable
 from .components.component import Component, script, style
 from .components.evaluation import EvaluationView
 from .components.section import Section
-from .gateway import Evaluation, History, LogLine, Training
 from .state import comparison, evaluations, hyperparameters
 from .state.compare_asked import Asked
 from .state.comparison import Result

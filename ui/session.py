@@ -17,12 +17,13 @@ from bokeh.document import Document
 from events.event import Recorded
 
 from . import ordered
+from .answers import Training
 from .components.connection import Connection
 from .components.navigation import Navigation
 from .components.router import Router
 from .components.toasts import Toasts
 from .feed import Cursor, Feed
-from .gateway import ApiError, Gateway, Training
+from .gateway import ApiError, Gateway
 from .state import news
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from events.training import StepTrained
 
-from .gateway import MetricRow
+from .answers import MetricRow
 
 PER_SAE = (
     "loss",

@@ -90,6 +90,15 @@ MATERIAL = {
 }
 """The `theme_config` of the page, from which every Material component below it takes its own."""
 
+SURFACE = """
+:host {
+  background: var(--mui-palette-background-paper);
+  border: 1px solid var(--mui-palette-divider);
+  border-radius: 10px;
+}
+"""
+"""The style of a part of a page that stands out from its background."""
+
 PAGE_SX = {
     "height": "100dvh",
     # Material paints title and bar for a bar in the primary colour; this one is part of the page.

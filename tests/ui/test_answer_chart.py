@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ui.answers import SqlAnswer, SqlColumn
 from ui.charts.answer import chart
-from ui.gateway import SqlAnswer, SqlColumn
 from ui.session import parse, unparse
 from ui.state.answer_chart import MOST_LINES, Choice, asked, choice, options, picture
 

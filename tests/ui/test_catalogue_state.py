@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from events.catalog import DatasetRegistered, ModelRegistered
-from ui.gateway import CatalogueUse, Use
+from ui.answers import CatalogueUse, Use
 from ui.state.catalogue import catalogue_view, cleaned, removed, wanted_of
 
 TINY = ModelRegistered(

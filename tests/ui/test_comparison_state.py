@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from events.training import Sae, TrainingConfig
-from ui.gateway import Evaluation, MetricRow, Training
+from ui.answers import Evaluation, MetricRow, Training
 from ui.state import comparison
 from ui.state.compare_asked import Asked
 from ui.state.compare_columns import LineColumns

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import TrainingConfig
-from ui.gateway import Check, FieldProblem, Template
+from ui.answers import Check, FieldProblem, Template
 from ui.state.config_fields import BY_NAME, FIELDS, GROUPS, label, number, plain
 from ui.state.form import Form, fits, typed, value_of
 

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from events.wire import ACTOR_HEADER
-from ui.gateway import ApiAway, ApiRefused, Gateway, MetricRow
+from ui.answers import MetricRow
+from ui.gateway import ApiAway, ApiRefused, Gateway
 
 TRAINING = {"id": "one", "name": "a run", "status": "running", "step": 3, "position": 17, "from_the_future": 1}
 

@@ -11,8 +11,8 @@ from bokeh.document.events import ColumnsStreamedEvent, DocumentChangedEvent
 from bokeh.models import LogScale
 
 from events.training import TrainingConfig
+from ui.answers import MetricRow, Training
 from ui.charts.live import Choices, LiveCharts, charts_of, expected_charts
-from ui.gateway import MetricRow, Training
 from ui.steps import Columns, Steps
 
 

@@ -7,7 +7,7 @@ import pytest
 from events.control import TrainingInterrupted
 from events.event import Event
 from events.training import TrainingCompleted, TrainingFailed, TrainingStopped
-from ui.gateway import Training
+from ui.answers import Training
 from ui.state import news
 from ui.state.trainings import tab_title
 

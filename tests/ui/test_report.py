@@ -17,9 +17,10 @@ import pytest
 
 from events.training import Sae, TrainingConfig
 from ui import report
+from ui.answers import Evaluation, History, LogLine, MetricRow, Training
 from ui.downloads import outcome
 from ui.export import EXITS, LIMIT, ExportRefused, exported
-from ui.gateway import Evaluation, Gateway, History, LogLine, MetricRow, Training
+from ui.gateway import Gateway
 from ui.report import Exported
 from ui.state.compare_asked import Asked
 from ui.theme import line_style

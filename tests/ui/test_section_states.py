@@ -11,7 +11,7 @@ import pytest
 
 from events.training import TrainingConfig
 from ui import text
-from ui.gateway import Checkpoint, Deed
+from ui.answers import Checkpoint, Deed
 from ui.state import activity, checkpoints, hyperparameters
 from ui.state.config_fields import FIELDS
 from ui.state.trainings import retry_name

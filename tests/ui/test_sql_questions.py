@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from ui.gateway import ApiAway, SqlAnswer, SqlColumn
+from ui.answers import SqlAnswer, SqlColumn
+from ui.gateway import ApiAway
 from ui.pages.sql import SqlPage
 from ui.session import Session
 

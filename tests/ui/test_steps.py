@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.training import StepTrained
-from ui.gateway import MetricRow
+from ui.answers import MetricRow
 from ui.steps import Series, Steps, until
 
 

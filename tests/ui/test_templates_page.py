@@ -11,7 +11,7 @@ import pytest
 from one_tab import Tab
 
 from events.training import TrainingConfig
-from ui.gateway import Template, TemplateVersion
+from ui.answers import Template, TemplateVersion
 from ui.pages.templates import TemplatesPage
 
 TEMPLATES = [Template(id=id, version=3, name=id, config=TrainingConfig()) for id in "ab"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from events.training import TrainingConfig
-from ui.gateway import Imported, ImportEntry, Template, TemplateVersion
+from ui.answers import Imported, ImportEntry, Template, TemplateVersion
 from ui.state import template_import
 from ui.state.template_history import history_view
 from ui.state.templates import TemplatesView, templates_page

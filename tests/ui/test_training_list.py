@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from events.training import TrainingConfig
+from ui.answers import Training
 from ui.components.training_list import TrainingList
-from ui.gateway import Training
 from ui.state import training_list as state
 from ui.state.training_list import ListView
 

@@ -12,7 +12,7 @@ from events.event import Event, Recorded, event_type
 from events.log import LogWritten
 from events.status import RESUMABLE, Status
 from events.training import Sae, StepTrained, TrainingConfig, TrainingPaused
-from ui.gateway import Training
+from ui.answers import Training
 from ui.state import training_list
 from ui.state import trainings as state
 

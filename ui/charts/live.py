@@ -32,7 +32,7 @@ from bokeh.models import (
 from bokeh.plotting import figure
 from numpy.typing import NDArray
 
-from ..gateway import Training
+from ..answers import Training
 from ..steps import AXES, PER_SAE, Columns
 from ..theme import line_style
 from .axes import LOG_TICKS, TICKS, TIME_TICKS, TOOLBAR, time_ticker

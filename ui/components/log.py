@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..gateway import LogLine
+from ..answers import LogLine
 from .component import Component, script, style
 
 

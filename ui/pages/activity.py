@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..answers import AllActivityPage, Deed
 from ..components.activity import Activity
 from ..feed import Cursor
-from ..gateway import AllActivityPage, ApiError, Deed
+from ..gateway import ApiError
 from ..session import Refresh, Route, Session, unparse
 from ..state import activity
 

@@ -8,11 +8,12 @@ from urllib.parse import urlencode
 
 import panel as pn
 
+from ..answers import SqlAnswer
 from ..charts.answer import chart
 from ..components.answer_head import AnswerHead
-from ..gateway import SqlAnswer
 from ..state import answer_chart
 from ..state.answer_chart import MARKS, ROW, Choice
+from ..theme import SURFACE
 
 
 class AnswerChart:
@@ -31,7 +32,7 @@ class AnswerChart:
         self._head.on_action(self._act)
         self._place = pn.Column(sizing_mode="stretch_width", stylesheets=[_PLACE])
         self.root = pn.Column(
-            self._head, self._place, sizing_mode="stretch_width", stylesheets=[_SURFACE], visible=False
+            self._head, self._place, sizing_mode="stretch_width", stylesheets=[SURFACE], visible=False
         )
 
     @property
@@ -83,14 +84,6 @@ class AnswerChart:
         self._show()
         self._chosen()
 
-
-_SURFACE = """
-:host {
-  background: var(--mui-palette-background-paper);
-  border: 1px solid var(--mui-palette-divider);
-  border-radius: 10px;
-}
-"""
 
 _PLACE = """
 .scroll-button { display: none; }

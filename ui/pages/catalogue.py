@@ -8,9 +8,10 @@ from typing import Any
 
 from events.catalog import DatasetRegistered, ModelRegistered
 
+from ..answers import CatalogueUse, Use
 from ..components.catalogue import Catalogue
 from ..feed import Cursor
-from ..gateway import ApiError, CatalogueUse, Use
+from ..gateway import ApiError
 from ..session import Refresh, Route, Session
 from ..state.catalogue import Entry, catalogue_view, id_of, kind_of, removed
 from ..state.news import toast

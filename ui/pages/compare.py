@@ -20,7 +20,8 @@ from ..state.compare_columns import LineColumns
 from ..state.comparison import EACH, MEAN, Line, Result
 from ..steps import Columns
 from ..text import count
-from .compare_results import SURFACE, Results
+from ..theme import SURFACE
+from .compare_results import Results
 from .compare_run import Run, columns_of
 from .compare_zoom import View, Zoom
 

@@ -12,6 +12,7 @@ from ..charts.analysis import Densities, Frontier
 from ..components.compare_table import CompareTable
 from ..state import comparison
 from ..state.comparison import Result
+from ..theme import SURFACE
 
 _OF_HEAD = ("key", "label", "colour", "dash", "selected", "faded")
 """What a table shows of a line's head."""
@@ -135,14 +136,6 @@ def _pane(view: Frontier | Densities | None, selected: Sequence[str]) -> Any:
     view.emphasise(selected)
     return pn.pane.Bokeh(view.figure, sizing_mode="stretch_width")
 
-
-SURFACE = """
-:host {
-  background: var(--mui-palette-background-paper);
-  border: 1px solid var(--mui-palette-divider);
-  border-radius: 10px;
-}
-"""
 
 _PAIR = """
 .scroll-button { display: none; }

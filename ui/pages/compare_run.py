@@ -8,8 +8,9 @@ from typing import Any
 from events.event import Recorded
 from events.training import EvaluationMade, StepTrained, TrainingResumed
 
+from ..answers import Evaluation, Training
 from ..feed import Cursor
-from ..gateway import ApiError, ApiRefused, Evaluation, Training
+from ..gateway import ApiError, ApiRefused
 from ..session import Refresh, Session
 from ..state import comparison
 from ..state.comparison import Line

@@ -8,8 +8,9 @@ from typing import Any
 from events.event import Recorded
 from events.training import EvaluationMade, TrainingResumed
 
+from ..answers import Evaluation, Training
 from ..components.evaluation import EvaluationView
-from ..gateway import ApiError, Evaluation, Training
+from ..gateway import ApiError
 from ..session import Refresh, Session
 from ..state import evaluations
 from ..state.evaluations import Worth

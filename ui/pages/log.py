@@ -8,9 +8,10 @@ from urllib.parse import quote, urlencode
 from events.event import Recorded
 from events.log import LogWritten
 
+from ..answers import LogLine, LogPage
 from ..components.log import Log
 from ..feed import Cursor
-from ..gateway import ApiError, LogLine, LogPage
+from ..gateway import ApiError
 from ..session import Refresh, Session
 
 LINES = 50

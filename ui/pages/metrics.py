@@ -12,16 +12,17 @@ import panel as pn
 from events.event import Recorded
 from events.training import StepTrained, TrainingResumed
 
+from ..answers import History, Training
 from ..charts.live import HEIGHT, Choices, LiveCharts, charts_of, expected_charts
 from ..charts.smoothing import SPANS
 from ..components.metrics_head import MetricsHead
 from ..feed import Cursor
-from ..gateway import ApiError, History, Training
+from ..gateway import ApiError
 from ..session import Refresh, Session
 from ..state.trainings import sae_labels, target_l0
 from ..steps import Columns, Series, Steps, until
 from ..text import count
-from ..theme import line_style
+from ..theme import SURFACE, line_style
 from .zoom import SETTLED, zoom_text
 
 POINTS = 1000
@@ -68,7 +69,7 @@ class MetricsSection:
         self._head = MetricsHead(sizing_mode="stretch_width")
         self._head.on_action(self._act)
         self._grid = pn.Column(sizing_mode="stretch_width", css_classes=["charts"], stylesheets=[_GRID])
-        self.root = pn.Column(self._head, self._grid, sizing_mode="stretch_width", stylesheets=[_SURFACE])
+        self.root = pn.Column(self._head, self._grid, sizing_mode="stretch_width", stylesheets=[SURFACE])
         self._show()
 
     def open(self) -> None:
@@ -359,14 +360,6 @@ class MetricsSection:
 def _steps_of(events: list[Recorded]) -> list[tuple[StepTrained, int]]:
     return [(recorded.data, recorded.occurred_at) for recorded in events if isinstance(recorded.data, StepTrained)]
 
-
-_SURFACE = """
-:host {
-  background: var(--mui-palette-background-paper);
-  border: 1px solid var(--mui-palette-divider);
-  border-radius: 10px;
-}
-"""
 
 _GAP = 4
 

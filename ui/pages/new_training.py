@@ -10,9 +10,10 @@ import msgspec
 
 from events.training import TrainingConfig
 
+from ..answers import Check, FieldProblem
 from ..components.training_form import TrainingForm
 from ..feed import Cursor
-from ..gateway import ApiError, ApiRefused, Check, FieldProblem
+from ..gateway import ApiError, ApiRefused
 from ..session import Refresh, Route, Session, unparse
 from ..state.form import Form
 

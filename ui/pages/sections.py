@@ -11,8 +11,9 @@ from events.control import CheckpointRequested
 from events.event import Recorded
 from events.training import CheckpointDeleted, CheckpointSaved, TrainingResumed
 
+from ..answers import Checkpoint, Deed, Training
 from ..components.section import Section
-from ..gateway import ApiAway, ApiError, Checkpoint, Deed, Training
+from ..gateway import ApiAway, ApiError
 from ..session import Refresh, Session
 from ..state import activity, checkpoints, hyperparameters
 

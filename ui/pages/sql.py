@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
+from ..answers import SqlAnswer, SqlSchema
 from ..components.sql_console import SqlConsole
-from ..gateway import ApiError, ApiRefused, SqlAnswer, SqlSchema
+from ..gateway import ApiError, ApiRefused
 from ..session import Route, Session, unparse
 from ..state import answer_chart
 from .answer_chart import AnswerChart

@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from ..gateway import ApiError, ApiRefused, Template, TemplateVersion
+from ..answers import Template, TemplateVersion
+from ..gateway import ApiError, ApiRefused
 from ..session import Refresh, Session
 from ..state.news import toast
 from ..state.template_history import history_view

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import text
-from ..gateway import ApiError, ApiRefused, ImportEntry
+from ..answers import ImportEntry
+from ..gateway import ApiError, ApiRefused
 from ..session import Refresh, Session
 from ..state import template_import as state
 from ..state.news import toast

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
+from ..answers import Template, TemplatePage
 from ..components.template_list import TemplateList
 from ..feed import Cursor
-from ..gateway import ApiError, ApiRefused, Template, TemplatePage
+from ..gateway import ApiError, ApiRefused
 from ..session import Refresh, Route, Session, unparse
 from ..state.news import toast
 from ..state.templates import EXPORT, TemplatesView, templates_page

@@ -11,9 +11,10 @@ from events.control import TrainingDeleted
 from events.log import LogWritten
 from events.training import StepTrained
 
+from ..answers import Training
 from ..components.card import Card
 from ..feed import Cursor
-from ..gateway import ApiAway, ApiError, ApiRefused, Training
+from ..gateway import ApiAway, ApiError, ApiRefused
 from ..session import Refresh, Session
 from ..state.checkpoints import what_deleting_removes, what_was_deleted
 from ..state.trainings import LiveTraining, card, retry_name, tab_title

@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
+from ..answers import Training
+from ..answers import TrainingPage as Answer
 from ..components.training_list import TrainingList
 from ..feed import Cursor
-from ..gateway import ApiError, ApiRefused, Training
-from ..gateway import TrainingPage as Answer
+from ..gateway import ApiError, ApiRefused
 from ..session import Refresh, Route, Session, unparse
 from ..state import training_list
 from ..state.training_list import SIGNS, ListView, Plan, list_page

@@ -12,7 +12,7 @@ import msgspec
 from events.event import Recorded
 
 from .. import text
-from ..gateway import Deed
+from ..answers import Deed
 
 KINDS = {"training": "Trainings", "template": "Templates", "catalogue": "Catalogue", "server": "Server"}
 """What something can be done with, with the words for it."""

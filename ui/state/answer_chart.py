@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from ..gateway import SqlAnswer, SqlColumn
+from ..answers import SqlAnswer, SqlColumn
 
 MOST_LINES = 24
 """Lines that can be told apart by colour and dash."""

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from events.catalog import DatasetRegistered, ModelRegistered
 
 from .. import text
-from ..gateway import CatalogueUse, Use
+from ..answers import CatalogueUse, Use
 from .activity import who
 
 Entry = ModelRegistered | DatasetRegistered

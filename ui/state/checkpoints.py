@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .. import text
-from ..gateway import Checkpoint
+from ..answers import Checkpoint
 
 REASONS = {
     "interval": "on schedule",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from events.training import TrainingConfig
 
 from .. import text
-from ..gateway import Evaluation, Training
+from ..answers import Evaluation, Training
 from ..steps import AXES, Columns
 from ..theme import line_style
 from .config_fields import FIELDS, Field, plain, words

@@ -11,7 +11,7 @@ from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import TrainingConfig
 
 from .. import text
-from ..gateway import Check, Device, Template
+from ..answers import Check, Device, Template
 from .config_fields import BY_NAME, FIELDS, GROUPS, Field, number, plain
 from .trainings import ARCHITECTURES
 

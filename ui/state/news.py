@@ -9,7 +9,7 @@ from events.event import Event
 from events.training import TrainingCompleted, TrainingFailed
 
 from .. import text
-from ..gateway import Training
+from ..answers import Training
 from .trainings import seconds_since_start
 
 TOLD = (TrainingCompleted, TrainingFailed, TrainingInterrupted)

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from .. import text
-from ..gateway import TemplateVersion
+from ..answers import TemplateVersion
 from .activity import who
 from .config_fields import label, words
 

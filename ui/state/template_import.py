@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..gateway import Imported, ImportEntry
+from ..answers import Imported, ImportEntry
 from .config_fields import label
 
 CHOICES = {"skip": "Skip", "rename": "Keep both, renamed", "overwrite": "Overwrite"}

@@ -12,7 +12,7 @@ import msgspec
 from events.training import TrainingConfig
 
 from .. import text
-from ..gateway import Template
+from ..answers import Template
 from .activity import who
 from .trainings import ARCHITECTURES, last_part, read_from
 

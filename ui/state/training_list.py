@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from .. import text
-from ..gateway import Training
+from ..answers import Training
 from . import markdown
 from .comparison import MOST
 from .config_fields import FIELDS, label, words

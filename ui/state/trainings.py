@@ -18,7 +18,7 @@ from events.status import PROCESS_EXPECTED
 from events.training import Sae, StepTrained, TrainingConfig, sae_name
 
 from .. import text
-from ..gateway import Training
+from ..answers import Training
 from . import markdown
 from .evaluations import Worth, verdict
 
