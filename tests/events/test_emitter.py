@@ -137,6 +137,26 @@ def test_an_event_wakes_a_sender_at_rest_and_so_does_the_end(
     assert steps(server.store, training) == [1, 2, 3, 4, 5]
 
 
+def test_an_event_that_comes_just_before_a_sender_rests_is_not_slept_over(
+    server: BareServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emitter, "_LISTEN", 600.0)
+    training = server.create()
+    with Trainer(tmp_path / "run", training, lambda: server.address) as trainer:
+        wait_for(lambda: trainer.emitter._resting)
+        # The next rest begins when an event is there already, of which nobody has woken the sender.
+        monkeypatch.setattr(trainer.emitter, "_rouse", lambda: None)
+        trainer.emit(1)
+        trainer.emitter._wake.put(None)
+        assert trainer.emitter.flush(20)
+        rest, version = emitter._Delivery._rest, trainer.emitter.version
+        sleeper = emitter._Delivery(trainer.emitter, trainer.emitter._spool, None, server.address)  # type: ignore[arg-type]
+        assert rest(sleeper, version - 1)
+        monkeypatch.undo()
+        trainer.emitter._wake.put(None)
+    assert steps(server.store, training) == [1]
+
+
 def test_every_thread_may_emit(server: BareServer, tmp_path: Path) -> None:
     training = server.create()
     with Trainer(tmp_path / "run", training, lambda: server.address) as trainer:
