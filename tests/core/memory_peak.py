@@ -1,12 +1,12 @@
-"""Run as a process: takes three steps of one SAE and prints the most memory that they needed, in bytes."""
+"""Run as a process: takes three steps of one SAE and prints the most bytes that its tensors held."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import msgspec
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from core.config_rules import resolve
 from core.sae.normalisation import Ends, Normalisation, Scaled
@@ -18,12 +18,6 @@ MODEL = ModelRegistered(
     model_id="m", source="m", family="gpt2", hidden_dim=256, layers=4, hooks=("resid_post", "mlp_in", "mlp_out"),
     context_size=64, parameters=1,
 )  # fmt: skip
-
-
-def kilobytes(name: str) -> int:
-    """What the system says of this process' memory."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition(f"{name}:")[2].split()[0])
 
 
 def take_steps(config: TrainingConfig, tokens: int) -> Student:
@@ -44,12 +38,15 @@ def take_steps(config: TrainingConfig, tokens: int) -> Student:
 def main() -> None:
     """`memory_peak.py CONFIG`: a configuration as JSON."""
     config = resolve(msgspec.json.decode(sys.argv[1], type=TrainingConfig), MODEL)
-    # What libraries take once, whatever is trained.
-    take_steps(msgspec.structs.replace(config, latent_dim=64, k=4 if config.k else None), 64)
-    before = kilobytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
-    student = take_steps(config, config.batch_size)
-    print((kilobytes("VmHWM") - before) * 1024, student.parameters())
+    # Of what tensors hold, not of the process: what else a process takes is another from machine to machine.
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        student = take_steps(config, config.batch_size)
+    held = most = 0
+    for event in recorded.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    print(most, student.parameters())
 
 
 if __name__ == "__main__":

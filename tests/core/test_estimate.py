@@ -29,7 +29,6 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells how much memory was needed")
 @pytest.mark.parametrize("name", KINDS)
 def test_the_memory_of_a_step_is_within_a_quarter_of_what_was_measured(name: str) -> None:
     config = TrainingConfig(
@@ -38,11 +37,8 @@ def test_the_memory_of_a_step_is_within_a_quarter_of_what_was_measured(name: str
     )  # type: ignore[arg-type]  # fmt: skip
     program = Path(__file__).with_name("memory_peak.py")
     asked = [sys.executable, str(program), msgspec.json.encode(config).decode()]
-    # What else a process takes at such a moment only adds: the less of two is what the steps need.
-    measured, parameters = min(
-        tuple(map(int, subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()))
-        for _ in range(2)
-    )
+    said_by_torch = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    measured, parameters = map(int, said_by_torch.split())
     found = estimate(resolve(config, MODEL), MODEL)
     said = sum(found.memory[part] for part in ("weights", "gradients", "optimizer", "step"))
     assert said == pytest.approx(measured, rel=0.25)
