@@ -302,11 +302,10 @@ def _window(con: DuckDBPyConnection, source: _Source, lowest: int, highest: int,
 def _buckets(source: _Source, columns: Sequence[str], lowest: int, highest: int, count: int) -> str:
     # Cast before multiplying: 32-bit steps overflow, and DuckDB raises where they do.
     bucket = f"(step::BIGINT - {lowest}) * {count} // {highest - lowest + 1}"
-    packed = ", ".join(f"{column} := {column}" for column in columns)
     extremes = ", ".join(f"min({column}) AS low_{column}, max({column}) AS high_{column}" for column in columns)
     return (
         f"SELECT {bucket} AS bucket, sae, min(step) AS first_step, max(step) AS last_step,"
-        f" arg_min(struct_pack({packed}), step) AS start, {extremes} FROM ({source.sql}) GROUP BY bucket, sae"
+        f" arg_min(each, step) AS start, {extremes} FROM ({source.sql}) AS each GROUP BY bucket, sae"
     )
 
 

@@ -27,6 +27,7 @@ from events.control import TrainingCreated
 from events.event import Recorded
 from events.training import TrainingConfig
 from projections import logs, metrics, trainings
+from projections.evaluations import Evaluations
 from projections.logs import Line, Logs
 from projections.metrics import METRICS, STEPS, Metrics
 from projections.trainings import Trainings
@@ -60,7 +61,7 @@ def main() -> None:
 def fill(con: DuckDBPyConnection, steps: int, saes: int, lines: int) -> None:
     """A log in which one training has made so many steps, and its projections."""
     tables.create(con)
-    folds = (Metrics(), Trainings(), Logs())
+    folds = (Metrics(), Trainings(), Evaluations(), Logs())
     for each in folds:
         each.create(con)
     created = TrainingCreated(name="bench", config=TrainingConfig(model="demo", total_steps=steps))

@@ -3,8 +3,9 @@
 
     scripts/bench/ingest.py [--steps 1000000] [--producers 1] [--rate 1000] [--seconds 10]
 
-Producers and the server are processes of their own. The floor beside it is MessagePack encoding alone, in one process.
-Then one producer emits at a given rate: how long until the log has acknowledged an event, and until a follower has it.
+First one producer emits at a given rate: how long until the log has acknowledged an event, and until a follower has it.
+(After the other the log would still be moving into its file what has come.) Then producers emit all they can; they and
+the server are processes of their own. The floor beside it is MessagePack encoding alone, in one process.
 """
 
 from __future__ import annotations
@@ -145,9 +146,9 @@ def main() -> None:
     print(f"msgspec encoding alone: {1e9 / floor:,.0f} steps/s")
     with server() as (address, data_dir, pid):
         folder = data_dir / "trainings"
-        throughput(address.url, folder, options.steps, options.producers, floor, pid)
         if options.rate:
             latency(address.url, folder, options.rate, options.seconds, pid)
+        throughput(address.url, folder, options.steps, options.producers, floor, pid)
 
 
 if __name__ == "__main__":

@@ -156,10 +156,12 @@ async def _rows(table: Any, position: int) -> AsyncIterator[bytes]:
 
 
 def _encoded(table: Any) -> bytes:
-    names = table.column_names
+    names = {f"column{index}": name for index, name in enumerate(table.column_names)}
+    # Structs take a third of the time of dictionaries.
+    row = msgspec.defstruct("Row", list(names), rename=names, gc=False)
     # Column by column: a row at a time Arrow makes an object for every value.
-    columns = [_values(table.column(name)) for name in names]
-    return msgspec.json.encode([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])[1:-1]
+    columns = [_values(table.column(name)) for name in names.values()]
+    return msgspec.json.encode(list(map(row, *columns)))[1:-1]
 
 
 def _values(column: Any) -> list[Any]:
