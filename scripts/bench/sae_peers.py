@@ -1,7 +1,8 @@
-"""What a training step of SAELens costs the processor, for `sae_step.py --saelens PYTHON`.
+"""What a training step of another library costs the processor, for `sae_step.py --saelens PYTHON --sparsify PYTHON`.
 
-Runs in the interpreter that has SAELens, which need not have anything of ours: so it imports nothing of it. A step is
-what SAELens' own trainer does on one batch: forward pass, which latents fired, backward, clipping and Adam.
+Runs in the interpreter that has the library, which need not have anything of ours: so it imports nothing of it. A step
+is what the library's own trainer does on one batch: forward pass, which latents fired, backward, what it does to
+gradients, and Adam.
 """
 
 from __future__ import annotations
@@ -9,12 +10,19 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-ARCHITECTURES = ("topk", "batchtopk", "standard", "jumprelu", "matryoshka", "gated")
+LIBRARIES = {
+    "saelens": ("topk", "batchtopk", "standard", "jumprelu", "matryoshka", "gated"),
+    "sparsify": ("topk", "skip", "transcoder"),
+}
+"""What can be measured of which library."""
+
+Step = Callable[[Tensor], None]
 
 
 def floor(width: int, latents: int, batch: int) -> float:
@@ -60,8 +68,8 @@ def _sae(architecture: str, width: int, latents: int, k: int) -> Any:
     return sae_lens.TopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(**shared, k=k))
 
 
-def measure(architecture: str, width: int, latents: int, batch: int, k: int, steps: int) -> float:
-    """Processor seconds of a step, the median of `steps` after a few."""
+def saelens(architecture: str, width: int, latents: int, k: int) -> Step:
+    """A step of SAELens."""
     from sae_lens.saes.sae import TrainStepInput
 
     sae = _sae(architecture, width, latents, k)
@@ -69,33 +77,73 @@ def measure(architecture: str, width: int, latents: int, batch: int, k: int, ste
     adam = torch.optim.Adam(sae.parameters(), lr=1e-3, betas=(0.9, 0.999))
     coefficients = {name: getattr(value, "value", value) for name, value in sae.get_coefficients().items()}
     since = torch.zeros(latents)
-    batches = [data(width, batch, number) for number in range(8)]
-    times: list[float] = []
-    for number in range(steps + 5):
-        began = time.process_time()
+
+    def step(x: Tensor) -> None:
         found = sae.training_forward_pass(
             TrainStepInput(
-                sae_in=batches[number % 8],
+                sae_in=x,
                 coefficients=coefficients,
                 dead_neuron_mask=since > 1_000,
-                n_training_steps=number,
+                n_training_steps=0,
                 is_logging_step=False,
             )
         )
         with torch.no_grad():
             fired = found.feature_acts.bool().float().sum(-2).bool()
             fired = fired.to_dense() if fired.is_sparse else fired
-            since += 1
+            since.add_(1)
             since[fired] = 0
         found.loss.backward()
         torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
         adam.step()
         adam.zero_grad()
+
+    return step
+
+
+def sparsify(architecture: str, width: int, latents: int, k: int) -> Step:
+    """A step of sparsify with Adam; transcoders give what they read in another order."""
+    from sparsify import SparseCoder, SparseCoderConfig
+
+    transcode = architecture != "topk"
+    coder = SparseCoder(
+        width,
+        SparseCoderConfig(num_latents=latents, k=k, transcode=transcode, skip_connection=architecture == "skip"),
+    )
+    adam = torch.optim.Adam(coder.parameters(), lr=1e-3)
+    since = torch.zeros(latents, dtype=torch.long)
+
+    def step(x: Tensor) -> None:
+        if not transcode:
+            coder.set_decoder_norm_to_unit_norm()
+        found = coder(x, x.roll(1, -1) if transcode else None, dead_mask=since > 1_000 * len(x))
+        fired = torch.zeros(latents, dtype=torch.bool)
+        fired[found.latent_indices.flatten()] = True
+        found.fvu.backward()
+        if not transcode:
+            coder.remove_gradient_parallel_to_decoder_directions()
+        adam.step()
+        adam.zero_grad()
+        since.add_(len(x))
+        since[fired] = 0
+
+    return step
+
+
+def measure(step: Step, width: int, batch: int, steps: int) -> float:
+    """Processor seconds of a step, the median of `steps` after a few."""
+    batches = [data(width, batch, number) for number in range(8)]
+    times: list[float] = []
+    for number in range(steps + 5):
+        began = time.process_time()
+        step(batches[number % 8])
         times.append(time.process_time() - began)
     return statistics.median(times[5:])
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    name, *sizes = sys.argv[1:]
-    print(measure(name, *map(int, sizes)))
+    library, name, *sizes = sys.argv[1:]
+    wide, many, at_once, active, count = map(int, sizes)
+    made = (saelens if library == "saelens" else sparsify)(name, wide, many, active)
+    print(measure(made, wide, at_once, count))

@@ -3,13 +3,13 @@
 forward and 3 backward, 10·n·F operations a token.
 
     .venv/bin/python scripts/bench/sae_step.py [--width 512] [--latents 4096] [--batch 1024] [--l0 32]
-    .venv/bin/python scripts/bench/sae_step.py --saelens PYTHON
+    .venv/bin/python scripts/bench/sae_step.py [--saelens PYTHON] [--sparsify PYTHON]
     .venv/bin/python scripts/bench/sae_step.py --device cuda [--width 2048] [--latents 32768] [--batch 8192]
 
 On the CPU: one thread, forward, backward and optimiser; the median of the steps after a warm-up, beside the floor of
 the same run, measured between them. The penalised architectures are measured on the L0 that they are told, once they
-have come near it. Transcoders give what they read in another order. With `--saelens`, an interpreter that has SAELens,
-what its own step takes stands beside it; its products are dense, whatever the L0.
+have come near it. Transcoders give what they read in another order. With `--saelens` or `--sparsify`, an interpreter
+that has the library, what its own step takes stands beside it.
 
 On CUDA: tokens and operations a second in bfloat16, with dense and with sparse products, and their share of the largest
 rate of bare bfloat16 products on this card; and whether a step waits for the device. Every 8 steps one does: it reads
@@ -140,10 +140,10 @@ def measure(architecture: str, options: argparse.Namespace) -> tuple[float, floa
     return statistics.median(steps), statistics.median(floors), l0
 
 
-def of_saelens(python: str, architecture: str, options: argparse.Namespace) -> float:
-    """Processor seconds of a step of SAELens."""
+def of_peer(library: str, python: str, architecture: str, options: argparse.Namespace) -> float:
+    """Processor seconds of a step of another library."""
     sizes = map(str, (options.width, options.latents, options.batch, options.l0, max(8, options.steps // 4)))
-    command = [python, str(Path(sae_peers.__file__)), architecture, *sizes]
+    command = [python, str(Path(sae_peers.__file__)), library, architecture, *sizes]
     said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return float(said.splitlines()[-1])
 
@@ -159,9 +159,11 @@ def on_cpu(options: argparse.Namespace) -> None:
             end="",
             flush=True,
         )
-        if options.saelens and architecture in sae_peers.ARCHITECTURES:
-            peer = of_saelens(options.saelens, architecture, options)
-            print(f"   SAELens {peer / bare:5.2f} × floor, {peer / step:4.1f} × ours", end="")
+        for library, architectures in sae_peers.LIBRARIES.items():
+            python = getattr(options, library)
+            if python and architecture in architectures:
+                peer = of_peer(library, python, architecture, options)
+                print(f"   {library} {peer / bare:5.2f} × floor, {peer / step:4.1f} × ours", end="", flush=True)
         print(flush=True)
 
 
@@ -232,7 +234,8 @@ def on_cuda(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--saelens", metavar="PYTHON", help="an interpreter that has SAELens, to measure it beside")
+    for library in sae_peers.LIBRARIES:
+        parser.add_argument(f"--{library}", metavar="PYTHON", help=f"an interpreter that has {library}, for comparison")
     parser.add_argument("--architectures", default=",".join(MUST))
     parser.add_argument("--width", type=int, help="of the activations (512; on CUDA 2,048)")
     parser.add_argument("--latents", type=int, help="(4,096; on CUDA 32,768)")

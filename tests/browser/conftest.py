@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from scripted_studio import Studio
 
 # A page takes seconds to be drawn on a machine that is busy with other tests.
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=30_000)
 
 _CHROMIUM = (
     "--no-sandbox",
