@@ -40,7 +40,7 @@ MAX_FRAME = 1 << 20
 
 BATCH_EVENTS = 1_000
 BATCH_BYTES = 1 << 20
-UNACKNOWLEDGED = 8
+UNACKNOWLEDGED = 16
 """Batches under way at once."""
 
 _GATHER = 0.002  # seconds: events that follow each other faster travel together

@@ -125,7 +125,7 @@ class EventStore:
         threads: int = 2,
         temp_directory: Path | None = None,
         temp_limit: str = "10GB",
-        group: int = 4_000,
+        group: int = 8_000,
         rest: float = 2.0,
         rest_limit: float = 0.02,
         wal_limit: int = 64 << 20,
