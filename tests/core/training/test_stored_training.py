@@ -103,6 +103,37 @@ def test_variants_learn_the_same_rows_side_by_side(tmp_path: Path) -> None:
     assert len(both.of(EvaluationMade)) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variants",
+    [
+        [{"k": 8}, {"architecture_type": "batchtopk"}, {"architecture_type": "matryoshka", "k": 6}]
+        + [{"architecture_type": kind, "target_l0": 0.04} for kind in ("standard", "gated", "jumprelu")],
+        [{"architecture_type": "skip", "k": 4}]
+        + [{"architecture_type": "transcoder", "activation": one, "target_l0": 0.04} for one in ("relu", "jumprelu")],
+    ],
+    ids=["autoencoders", "transcoders"],
+)
+def test_a_variant_of_any_architecture_is_bit_by_bit_what_it_would_be_alone(
+    tmp_path: Path, variants: list[dict[str, Any]]
+) -> None:
+    kind = "topk" if variants[0] == {"k": 8} else "transcoder"
+    together = Run(specification(tmp_path, architecture_type=kind, variants=tuple(variants)))
+    assert together() == "completed"
+    ours = load(together.checkpoints / "step-00000040").tensors
+    for number, variant in enumerate(variants):
+        own: dict[str, Any] = {"architecture_type": kind, "k": None if "target_l0" in variant else 4, **variant}
+        alone = Run(specification(tmp_path, **own))
+        assert alone() == "completed"
+        theirs = load(alone.checkpoints / "step-00000040").tensors
+        for file in ("sae", "optimiser"):
+            mine, other = ours[f"{file}-{number}"], theirs[f"{file}-0"]
+            assert mine.keys() == other.keys()
+            assert all(torch.equal(tensor, other[name]) for name, tensor in mine.items()), (variant, file)
+        losses = [one.loss for one in together.of(StepTrained) if one.sae == number]
+        assert losses == [one.loss for one in alone.of(StepTrained)]
+
+
 def test_it_evaluates_on_the_rows_at_the_end_which_it_never_reads(tmp_path: Path) -> None:
     spec = specification(tmp_path, total_steps=20)
     path = tmp_path / "kept" / "part-2.safetensors"

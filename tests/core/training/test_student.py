@@ -24,10 +24,28 @@ def _figures(factor: float, steps: int = 30, **changed: object) -> list[list[flo
     return _train(students(config(**changed), source)[0], source, steps, **changed)
 
 
-@pytest.mark.parametrize("mode", ["expected_average_only_in", "layer_norm", "constant_norm_rescale"])
-def test_the_unit_of_the_data_changes_nothing(mode: str) -> None:
-    small, large = _figures(1.0, normalize_activations=mode), _figures(10.0, normalize_activations=mode)
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        ("topk", "expected_average_only_in"),
+        ("topk", "layer_norm"),
+        ("topk", "constant_norm_rescale"),
+        ("standard", "expected_average_only_in"),
+        ("gated", "expected_average_only_in"),
+        ("jumprelu", "expected_average_only_in"),
+    ],
+)
+def test_the_unit_of_the_data_changes_nothing(kind: str, mode: str) -> None:
+    fields = {**(_asked(kind) if kind != "topk" else {}), "normalize_activations": mode}
+    small, large = _figures(1.0, **fields), _figures(10.0, **fields)
     torch.testing.assert_close(torch.tensor(small), torch.tensor(large), rtol=2e-3, atol=1e-5)
+
+
+def test_the_width_is_that_of_the_activations_and_not_of_the_form() -> None:
+    source = Synthetic(PAIRS[:1])
+    (student,) = students(config(hidden_dim=99), source)
+    assert (student.width, student.source_width) == (16, 16)
+    student.step(source.next_batch(), 1, 1e-3)
 
 
 def test_the_loss_is_in_units_of_fvu_without_normalisation_too() -> None:
@@ -242,6 +260,8 @@ def test_a_step_that_does_not_fit_into_memory_is_taken_again_in_parts(
     assert tried[6:] == [64] * 16
     assert all(torch.equal(tensor, other.sae.tensors()[name]) for name, tensor in student.sae.tensors().items())
     assert "step 1 does not fit into memory; it is taken again 64 tokens at a time" in caplog.text
+    # A resume goes on with such parts: others would round otherwise.
+    assert Student.of_facts(config(**fields), student.facts(), student.sae.tensors(), CPU).part == 64
 
 
 def test_a_step_of_which_not_even_the_smallest_part_fits_fails(monkeypatch: pytest.MonkeyPatch) -> None:
