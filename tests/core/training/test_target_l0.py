@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from featrec import Preset, World, normalised
+from torch import Tensor
 
 from core.sae.normalisation import Ends
 from core.sae.penalised import starting_coefficient
@@ -32,10 +33,11 @@ class Ended(NamedTuple):
     fvu: float
 
 
-def _trained(kind: str, steps: int, **fields: Any) -> Ended:
-    """Train on a small world; `fields` are of the configuration."""
-    world = World(WORLD, 0)
+def _trained(kind: str, steps: int, held_out: int = 10_000, **fields: Any) -> Ended:
+    """Train on a small world, then look at `held_out` tokens; `fields` are of the configuration."""
+    world, transcoder = World(WORLD, 0), kind in ("transcoder", "skip")
     sample = world.activations(torch.Generator().manual_seed(1), 4096)
+    read = normalised(sample)
     config = TrainingConfig(
         architecture_type=kind,  # type: ignore[arg-type]
         latent_dim=WORLD.features,
@@ -47,19 +49,29 @@ def _trained(kind: str, steps: int, **fields: Any) -> Ended:
         dead_token_threshold=10_000,
         **fields,
     )
-    student = Student.new(config, (0, "resid_post"), Ends.same(*normalised(sample)), torch.device("cpu"))
-    l0 = [
-        float(student.step({student.pair: world.batch(step)}, step, rate(config, step))[4])
-        for step in range(1, steps + 1)
-    ]
-    raw = world.activations(torch.Generator().manual_seed(2), 100_000)
+    ends = Ends(read, normalised(_mapped(sample)) if transcoder else read)
+    source, target = (0, "mlp_in"), (0, "mlp_out") if transcoder else None
+    student = Student.new(config, source, ends, torch.device("cpu"), target=target)
+    l0: list[float] = []
+    for step in range(1, steps + 1):
+        raw = world.batch(step)
+        batch = {source: raw, (0, "mlp_out"): _mapped(raw)} if transcoder else {source: raw}
+        l0.append(float(student.step(batch, step, rate(config, step))[4]))
+    raw = world.activations(torch.Generator().manual_seed(2), held_out)
     outputs, codes = zip(*(student.reconstruct(part) for part in raw.split(10_000)), strict=True)
-    variation = (raw - raw.mean(dim=0)).square().sum()
+    wanted = _mapped(raw) if transcoder else raw
+    variation = (wanted - wanted.mean(dim=0)).square().sum()
     return Ended(
         l0=sum(l0[-steps // 10 :]) / (steps // 10),
         inferred_l0=sum(int((code.values > 0).sum()) for code in codes) / len(raw),
-        fvu=float((raw - torch.cat(outputs)).square().sum() / variation),
+        fvu=float((wanted - torch.cat(outputs)).square().sum() / variation),
     )
+
+
+def _mapped(raw: Tensor) -> Tensor:
+    """What a transcoder is to give: what a small MLP makes of `raw (B, n)`."""
+    into, out = (torch.randn(shape, generator=torch.Generator().manual_seed(3)) for shape in ((24, 48), (48, 20)))
+    return torch.relu(raw @ into / 5) @ out / 7
 
 
 def _last_l0(kind: str, factor: float, steps: int) -> float:
@@ -87,6 +99,16 @@ def test_a_short_run_ends_within_a_seventh_of_the_target(kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("activation", ["relu", "jumprelu"])
+@pytest.mark.parametrize("kind", ["transcoder", "skip"])
+def test_a_transcoder_is_steered_as_what_its_activation_is_of(kind: str, activation: str) -> None:
+    start = STARTS.get(activation, {})
+    ended = _trained(kind, 600, activation=activation, target_l0=WANTED / WORLD.features, **start)
+    assert ended.l0 == pytest.approx(WANTED, rel=0.15)
+    assert ended.fvu < 0.8
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STARTS)
 def test_with_more_latents_a_token_less_is_left_unexplained(kind: str) -> None:
     few, some, many = (_trained(kind, 300, target_l0=l0 / WORLD.features, **STARTS[kind]) for l0 in (5, 9, 18))
@@ -99,6 +121,6 @@ def test_with_more_latents_a_token_less_is_left_unexplained(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["batchtopk", "matryoshka"])
 def test_the_threshold_keeps_k_latents_of_tokens_that_were_never_seen(kind: str) -> None:
-    ended = _trained(kind, 1_500, k=6, share_latents_after=0.8)
+    ended = _trained(kind, 1_500, held_out=100_000, k=6, share_latents_after=0.8)
     assert ended.inferred_l0 == pytest.approx(6, rel=0.02)
     assert ended.fvu < 0.2
