@@ -20,7 +20,7 @@ AUXILIARY: dict[str, dict[str, Any]] = {
     "matryoshka": {},
     "jumprelu": {**STEERED, "auxk_coefficient": 1 / 8, "initial_threshold": 0.02, "bandwidth": 0.1},
 }
-SILENCED = {"gated": ("b_gate", -1.0), "jumprelu": ("theta", 0.5)}
+SILENCED = {"standard": ("b_enc", -1.0), "gated": ("b_gate", -1.0), "jumprelu": ("theta", 0.7)}
 PUSHED: dict[str, dict[str, Any]] = {
     "standard": {**STEERED, "learning_rate": 6e-3},
     "gated": {**STEERED, "learning_rate": 6e-3},
@@ -45,7 +45,7 @@ def _dead(kind: str, **fields: Any) -> int:
         if step == 1:
             with torch.no_grad():
                 # Just so far that they never win; some pre-activations are above 0, or an auxiliary loss had no hold.
-                name, value = SILENCED.get(kind, ("b_enc", -1.0))
+                name, value = SILENCED.get(kind, ("b_enc", -1.3))
                 sae.get_parameter(name)[:SILENT] = value
     return int(sae.firing.count_dead())
 
