@@ -27,6 +27,11 @@ _WINDOW = 4_096
 _SKIPPED = FIELDS.index("skipped")
 
 
+CUDA_TOLERANCE = 1e-5
+"""By how much a weight of a resumed training may differ on CUDA from that of one in a single go: kernels may add up in
+another order there each time. On a CPU both are the same to the bit."""
+
+
 class NonFinite(Exception):
     """No SAE is left: each had too many steps in a row whose loss or gradient is not a number."""
 
@@ -160,7 +165,8 @@ class Loop:
         return checkpoint.Snapshot(self.step, state, tensors)
 
     def restore(self, snapshot: checkpoint.Snapshot) -> None:
-        """Go on from `snapshot`. Raises ValueError (one sentence) where it belongs to other data or another model."""
+        """Go on from `snapshot`: to the bit on a CPU, within `CUDA_TOLERANCE` on CUDA. Raises ValueError (one
+        sentence) where it belongs to other data or another model."""
         self.step = snapshot.step
         for index, student in enumerate(self.students):
             student.sae.restore(snapshot.tensors[f"sae-{index}"])

@@ -1,4 +1,5 @@
-"""Run as a process: takes three steps of one SAE and prints the most bytes that its tensors held."""
+"""Run as a process: takes three steps of one SAE on the device of its configuration and prints the most bytes that its
+tensors held."""
 
 from __future__ import annotations
 
@@ -22,14 +23,14 @@ MODEL = ModelRegistered(
 
 def take_steps(config: TrainingConfig, tokens: int) -> Student:
     """An SAE after three steps."""
-    scaled = Scaled(Normalisation("none", 1.0, 256.0, 0.0), torch.zeros(256))
+    device = torch.device(config.device)
+    scaled = Scaled(Normalisation("none", 1.0, 256.0, 0.0), torch.zeros(256, device=device))
     transcoder = config.architecture_type in ("transcoder", "skip")
     target = Scaled(*scaled) if transcoder else scaled
     source, given = (0, "mlp_in"), (0, "mlp_out")
-    cpu = torch.device("cpu")
-    student = Student.new(config, source, Ends(scaled, target), cpu, target=given if transcoder else None)
+    student = Student.new(config, source, Ends(scaled, target), device, target=given if transcoder else None)
     generator = torch.Generator().manual_seed(0)
-    x, t = (torch.randn(tokens, 256, generator=generator) for _ in range(2))
+    x, t = (torch.randn(tokens, 256, generator=generator).to(device) for _ in range(2))
     for step in range(1, 4):
         student.step({source: x, given: t}, step, 1e-3)
     return student
@@ -38,6 +39,10 @@ def take_steps(config: TrainingConfig, tokens: int) -> Student:
 def main() -> None:
     """`memory_peak.py CONFIG`: a configuration as JSON."""
     config = resolve(msgspec.json.decode(sys.argv[1], type=TrainingConfig), MODEL)
+    if config.device.startswith("cuda"):
+        student = take_steps(config, config.batch_size)
+        print(torch.cuda.max_memory_allocated(), student.parameters())
+        return
     # Of what tensors hold, not of the process: what else a process takes is another from machine to machine.
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         student = take_steps(config, config.batch_size)

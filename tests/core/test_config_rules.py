@@ -113,6 +113,7 @@ def test_every_problem_is_found_at_once_each_at_its_field() -> None:
         ({"device": "cuda:3"}, "device", "it has cpu"),
         ({"target_l0": 0.01}, "target_l0", "does not apply to topk"),
         ({"architecture_type": "nonsense"}, "architecture_type", "one of"),
+        ({"dtype": "float16"}, "dtype", "float32"),
     ],
 )
 def test_a_rule_that_is_broken_is_said_at_the_field(fields: dict[str, Any], field: str, words: str) -> None:
@@ -136,6 +137,8 @@ def test_what_the_catalogue_does_not_hold_is_no_problem_yet_but_named() -> None:
     ("fields", "field", "words"),
     [
         ({"architecture_type": "standard", "k": 4}, "k", "does not apply to standard"),
+        ({"architecture_type": "standard", "auxk_coefficient": 0.1}, "auxk_coefficient", "does not apply to standard"),
+        ({"architecture_type": "gated", "auxk_coefficient": 0.1}, "auxk_coefficient", "does not apply to gated"),
         ({"architecture_type": "jumprelu", "target_l0": 0.0001}, "target_l0", "less than one of 2,048 latents"),
         ({"architecture_type": "jumprelu", "activation": "relu"}, "activation", "does not apply to jumprelu"),
         ({"architecture_type": "transcoder", "l1_alpha": 1}, "l1_alpha", "with activation batchtopk"),

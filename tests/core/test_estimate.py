@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
 from memory_peak import MODEL
 
 from core.config_rules import resolve
@@ -28,12 +29,19 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")),
+]
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", KINDS)
-def test_the_memory_of_a_step_is_within_a_quarter_of_what_was_measured(name: str) -> None:
+def test_the_memory_of_a_step_is_within_a_quarter_of_what_was_measured(name: str, device: str) -> None:
     config = TrainingConfig(
         model="m", datasets=("d",), architecture_type=name.split()[0], latent_dim=8_192, batch_size=2_048,
-        total_steps=100, device="cpu", **KINDS[name],
+        total_steps=100, device=device, **KINDS[name],
     )  # type: ignore[arg-type]  # fmt: skip
     program = Path(__file__).with_name("memory_peak.py")
     asked = [sys.executable, str(program), msgspec.json.encode(config).decode()]

@@ -73,6 +73,19 @@ def test_every_token_of_the_budget_is_served_exactly_once(lm, rows, batches):
         buffer.next_batch()
 
 
+def test_neither_bos_nor_eos_is_ever_served(lm, rows):
+    # At the first hook an activation is the token's embedding, which tells which token it is.
+    embedding = lm.model.get_input_embeddings().weight.detach()
+    ids = rows.rows(0, 64)
+    special = [lm.facts.bos_id, lm.facts.eos_id]
+    assert all(bool((ids == one).any()) for one in special)
+    buffer = make(lm, rows)
+    served = torch.cat([buffer.next_batch()[PAIRS[0]] for _ in range(40)])
+    distance = torch.cdist(served, embedding, compute_mode="donot_use_mm_for_euclid_dist")
+    assert float(distance.min(dim=1).values.max()) == 0.0
+    assert float(distance[:, special].min()) > 0.0
+
+
 @pytest.mark.slow
 def test_row_i_of_every_pair_is_the_same_token(lm, rows):
     buffer = make(lm, rows)

@@ -35,9 +35,15 @@ def lm(llama_folder):
 def rows(lm, jsonl_corpus, tmp_path_factory):
     entry = DatasetRegistered(dataset_id="prose", source=str(jsonl_corpus), format="jsonl")
 
-    def make(context: int = CONTEXT, data_seed: int = 0):
+    shorter = tmp_path_factory.mktemp("text") / "shorter.jsonl"
+    shorter.write_text("".join(jsonl_corpus.read_text().splitlines(keepends=True)[:-1]))
+    other = DatasetRegistered(dataset_id="prose", source=str(shorter), format="jsonl")
+
+    def make(context: int = CONTEXT, data_seed: int = 0, other_text: bool = False):
         cache = tmp_path_factory.getbasetemp() / "cached-tokens"
-        return open_rows(lm, [entry], split="train", context_size=context, cache=cache, data_seed=data_seed)
+        return open_rows(
+            lm, [other if other_text else entry], split="train", context_size=context, cache=cache, data_seed=data_seed
+        )
 
     return make
 
@@ -137,8 +143,8 @@ def test_another_model_text_order_context_device_or_size_of_pass_is_not_mixed_up
     finally:
         weight.copy_(before)
     folders |= {passes(context=CONTEXT // 2).folder, passes(data_seed=1).folder, passes(per_pass=5).folder}
-    folders.add(passes(device_name="Another").folder)
-    assert len(folders) == 6
+    folders |= {passes(device_name="Another").folder, passes(other_text=True).folder}
+    assert len(folders) == 7
     assert passes().folder in folders
     manifest = json.loads((passes().folder / "manifest.json").read_text())
     assert manifest == passes().manifest

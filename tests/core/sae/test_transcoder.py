@@ -89,7 +89,7 @@ def _by_the_book(model: Transcoder, activation: str, x: Tensor, t: Tensor) -> tu
         past = x @ (model.W_skip if model.rank is None else model.W_skip @ model.Q_skip).T
     dead = torch.zeros(LATENTS, dtype=torch.bool)
     dead[model.firing.dead] = True
-    nothing = torch.zeros((), dtype=torch.float64)
+    nothing = torch.zeros((), dtype=x.dtype)
     k_aux = 5
     penalty = nothing
     if activation == "relu":
@@ -122,22 +122,27 @@ def _by_the_book(model: Transcoder, activation: str, x: Tensor, t: Tensor) -> tu
 @pytest.mark.parametrize("products", PRODUCTS)
 @pytest.mark.parametrize("rank", ["none", "full", "low"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_loss_and_gradients_are_those_of_the_definition(activation: str, rank: str, products: str) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_loss_and_gradients_are_those_of_the_definition(
+    activation: str, rank: str, products: str, dtype: torch.dtype, tolerance: float
+) -> None:
     skip: dict[str, Any] = {"none": {}, "full": {"skip": True}, "low": {"skip": True, "rank": 3}}[rank]
-    model, (x, t) = _under_way(activation, products, **skip), _batch()
+    model = _under_way(activation, products, dtype=dtype, **skip)
+    x, t = (each.to(dtype) for each in _batch())
     losses = model.losses(x, 1, t)
     terms = _by_the_book(model, activation, x, t)
     for ours, theirs in zip((losses.reconstruction, losses.sparsity, losses.auxiliary), terms, strict=True):
-        assert ours.item() == pytest.approx(theirs.item(), rel=1e-11)
+        assert ours.item() == pytest.approx(theirs.item(), rel=10 * tolerance)
     assert float(losses.fvu) == pytest.approx(
-        float(losses.reconstruction) * TOKENS * model.variance / float((t - t.mean(dim=0)).square().sum()), rel=1e-11
+        float(losses.reconstruction) * TOKENS * model.variance / float((t - t.mean(dim=0)).square().sum()),
+        rel=10 * tolerance,
     )
     parameters = dict(model.named_parameters())
     expected = torch.autograd.grad(sum(terms, torch.zeros(())), list(parameters.values()))
     found = torch.autograd.grad(losses.total, list(parameters.values()))
     for name, ours, theirs in zip(parameters, found, expected, strict=True):
         assert float(theirs.abs().max()) > 0, name
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12, msg=name)
+        assert float((ours - theirs).norm() / theirs.norm()) < tolerance, name
 
 
 @pytest.mark.parametrize("skip", [False, True])

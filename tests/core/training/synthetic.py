@@ -22,8 +22,11 @@ CPU = torch.device("cpu")
 class Synthetic:
     """The same batches every time: sparse combinations of fixed directions, other ones for every pair."""
 
-    def __init__(self, pairs: Sequence[Pair] = PAIRS, *, batch: int = 64, factor: float = 1.0) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair] = PAIRS, *, batch: int = 64, factor: float = 1.0, device: torch.device = CPU
+    ) -> None:
         self.pairs = tuple(pairs)
+        self.device = device
         self.factor = factor
         self.batch = batch
         self.served = 0
@@ -35,7 +38,7 @@ class Synthetic:
             generator = torch.Generator().manual_seed(1000 * number + index)
             on = torch.rand(tokens, 40, generator=generator) < 0.08
             size = torch.rand(tokens, 40, generator=generator) + 0.5
-            found[pair] = self.factor * ((on * size) @ directions + 0.7)
+            found[pair] = (self.factor * ((on * size) @ directions + 0.7)).to(self.device)
         return found
 
     def next_batch(self) -> dict[Pair, Tensor]:
@@ -77,11 +80,12 @@ def students(chosen: TrainingConfig, source: Synthetic) -> list[Student]:
             variance=float((raw - mean).square().sum(dim=1).mean()),
             sample=raw,
         )
+    device = source.device
     if chosen.architecture_type in ("transcoder", "skip"):
         # The first pair is read, the last one is to be given.
         read, *_, given = source.pairs
-        return [Student.new(chosen, read, Ends(scaled[read], scaled[given]), CPU, target=given)]
-    return [Student.new(chosen, pair, Ends.same(*ends), CPU) for pair, ends in scaled.items()]
+        return [Student.new(chosen, read, Ends(scaled[read], scaled[given]), device, target=given)]
+    return [Student.new(chosen, pair, Ends.same(*ends), device) for pair, ends in scaled.items()]
 
 
 class Told:
@@ -100,4 +104,4 @@ def loop(chosen: TrainingConfig, source: Synthetic | None = None) -> tuple[Loop,
     """A loop on synthetic activations, and what it tells."""
     source = source or Synthetic(batch=chosen.batch_size)
     told = Told()
-    return Loop(chosen, source, students(chosen, source), CPU, told), told
+    return Loop(chosen, source, students(chosen, source), source.device, told), told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from core.sae.topk import TopK
 from core.training.evaluation import (
     BINS,
     Budget,
+    Evaluating,
     Evaluation,
     _where,
     duplicates,
@@ -26,7 +28,7 @@ from core.training.evaluation import (
     verdict,
 )
 from core.training.optim import Adam
-from core.training.student import Student
+from core.training.student import Pair, Student
 from events.training import EvaluationMade, TrainingConfig
 
 WIDTH, CONTEXT, ROWS = 128, 32, 24
@@ -145,6 +147,40 @@ def test_a_transcoder_that_gives_what_its_target_is_loses_nothing(lm: LanguageMo
     assert event.ce_spliced == pytest.approx(_known(nothing.ce_ablated_zero), abs=1e-4)
     judgement, (reason,) = verdict(recovered=0.99, dead_share=0.0, l0=4.0, wanted_l0=4.0, fvu=0.5, fvu_affine=0.4)
     assert (judgement, reason) == ("watch", "An affine map without latents leaves less unexplained (40.0%).")
+
+
+class Given(Evaluating):
+    """Evaluates on batches that are there already."""
+
+    def __init__(self, student: Student, batches: Sequence[Tensor]) -> None:
+        super().__init__([student], torch.device("cpu"))
+        self._given = batches
+
+    def _batches(self, limit: int) -> Iterator[Mapping[Pair, Tensor]]:
+        return ({self._students[0].pair: batch} for batch in self._given)
+
+
+def test_fvu_is_one_quotient_of_sums_with_every_dimension_about_its_own_mean() -> None:
+    student = _student("copy")
+    with torch.no_grad():
+        student.sae.W_dec.mul_(0.9)
+    generator = torch.Generator().manual_seed(0)
+    # Batches of very different sizes, about means that differ from one another and from dimension to dimension.
+    batches = [
+        spread * torch.randn(tokens, WIDTH, generator=generator) + mean * torch.linspace(-1, 1, WIDTH)
+        for tokens, spread, mean in ((40, 0.1, 1.0), (200, 5.0, 3.0), (8, 1.0, -2.0))
+    ]
+
+    def quotient(raw: Tensor, mean: Tensor) -> float:
+        left = raw - student.reconstruct(raw)[0]
+        return float(left.double().square().sum() / (raw - mean).double().square().sum())
+
+    whole = torch.cat(batches)
+    (event,) = Given(student, batches).run(1, BUDGET)
+    assert event.fvu == pytest.approx(quotient(whole, whole.mean(dim=0)), rel=1e-5)
+    assert event.fvu != pytest.approx(quotient(whole, whole.mean()), rel=0.03)
+    averaged = sum(quotient(batch, batch.mean(dim=0)) for batch in batches) / len(batches)
+    assert event.fvu != pytest.approx(averaged, rel=0.03)
 
 
 def test_the_clean_loss_is_the_models_own(lm: LanguageModel) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -11,9 +13,9 @@ import torch
 from synthetic import CPU, PAIRS, Synthetic, Told, config, loop
 
 from core.training.checkpoint import Checkpoints, Snapshot
-from core.training.loop import CheckpointMismatch, Loop, NonFinite, students_of
+from core.training.loop import CUDA_TOLERANCE, CheckpointMismatch, Loop, NonFinite, students_of
 from core.training.student import Pair
-from events.training import StepTrained
+from events.training import StepTrained, TrainingConfig
 
 
 def _values(told: Told) -> list[StepTrained]:
@@ -156,40 +158,66 @@ STATE = {
 }
 
 
+class TwoGoes(NamedTuple):
+    """A training in one go, and one that was resumed in its middle, with the steps since then."""
+
+    straight: Loop
+    steps: list[StepTrained]
+    resumed: Loop
+    resumed_steps: list[StepTrained]
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+        for ours, theirs in zip(self.straight.students, self.resumed.students, strict=True):
+            found = theirs.sae.tensors()
+            yield from ((name, tensor, found[name]) for name, tensor in ours.sae.tensors().items())
+
+
+def _in_two_goes(chosen: TrainingConfig, device: torch.device, left_out: str | None = None) -> TwoGoes:
+    """40 steps, and the last 21 of them from the checkpoint after 19, which has ones in place of `left_out`."""
+    straight, told = loop(chosen, Synthetic(batch=64, device=device))
+    for _ in range(19):
+        straight.advance()
+    snapshot = straight.snapshot()
+    for file, tensors in snapshot.tensors.items():
+        snapshot.tensors[file] = {name: tensor.clone() for name, tensor in tensors.items()}
+    told.events.clear()
+    for _ in range(21):
+        straight.advance()
+    straight.drain()
+    if left_out is not None:
+        of_first = snapshot.tensors["sae-0"]
+        of_first[left_out] = torch.ones_like(of_first[left_out])
+    resumed_told = Told()
+    source = Synthetic(batch=64, device=device)
+    resumed = Loop(chosen, source, students_of(snapshot, chosen, device), device, resumed_told)
+    resumed.restore(snapshot)
+    for _ in range(21):
+        resumed.advance()
+    resumed.drain()
+    return TwoGoes(straight, _values(told), resumed, _values(resumed_told))
+
+
 @pytest.mark.parametrize(
     ("kind", "left_out"), [(kind, name) for kind, names in STATE.items() for name in (None, *names)]
 )
 def test_every_architecture_goes_on_where_it_was(kind: str, left_out: str | None) -> None:
-    chosen = config(**OTHERS[kind], normalize_decoder=False)
-    straight, told = loop(chosen)
-    for _ in range(19):
-        straight.advance()
-    snapshot = straight.snapshot()
-    tensors = snapshot.tensors["sae-0"] = {name: tensor.clone() for name, tensor in snapshot.tensors["sae-0"].items()}
-    for file in snapshot.tensors.keys() - {"sae-0"}:
-        snapshot.tensors[file] = {name: tensor.clone() for name, tensor in snapshot.tensors[file].items()}
-    told.events.clear()
-    for _ in range(21):
-        straight.advance()
-    if left_out is not None:
-        tensors[left_out] = torch.ones_like(tensors[left_out])
-    resumed_told = Told()
-    resumed = Loop(chosen, Synthetic(batch=64), students_of(snapshot, chosen, CPU), CPU, resumed_told)
-    resumed.restore(snapshot)
-    for _ in range(21):
-        resumed.advance()
-    pairs = zip(straight.students, resumed.students, strict=True)
-    same = all(
-        torch.equal(tensor, theirs.sae.tensors()[name])
-        for ours, theirs in pairs
-        for name, tensor in ours.sae.tensors().items()
-    )
-    assert same == (left_out is None)
+    goes = _in_two_goes(config(**OTHERS[kind], normalize_decoder=False), CPU, left_out)
+    assert all(torch.equal(ours, theirs) for _, ours, theirs in goes.tensors()) == (left_out is None)
     # The threshold is for inference: it is only remembered.
-    assert (_values(resumed_told) == _values(told)) == (left_out in (None, "threshold"))
-    last = _values(told)[-1]
+    assert (goes.resumed_steps == goes.steps) == (left_out in (None, "threshold"))
+    last = goes.steps[-1]
     assert (last.sparsity_coefficient is not None) == (not OTHERS[kind].keys().isdisjoint({"target_l0", "l1_alpha"}))
     assert last.loss == pytest.approx(last.loss_reconstruction + last.loss_sparsity + last.loss_auxiliary, rel=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["topk", *OTHERS])
+def test_on_a_gpu_every_architecture_goes_on_within_the_tolerance(kind: str) -> None:
+    goes = _in_two_goes(config(**OTHERS.get(kind, {}), normalize_decoder=False), torch.device("cuda"))
+    for name, ours, theirs in goes.tensors():
+        if not ours.is_floating_point():
+            continue
+        assert float((ours.double() - theirs.double()).abs().max()) <= CUDA_TOLERANCE, name
 
 
 def test_a_checkpoint_from_before_a_field_is_taken_as_with_its_default(

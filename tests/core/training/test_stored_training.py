@@ -103,6 +103,46 @@ def test_variants_learn_the_same_rows_side_by_side(tmp_path: Path) -> None:
     assert len(both.of(EvaluationMade)) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variants",
+    [
+        [{"k": 8}, {"architecture_type": "batchtopk"}, {"architecture_type": "matryoshka", "k": 6}]
+        + [{"architecture_type": kind, "target_l0": 0.04} for kind in ("standard", "gated", "jumprelu")],
+        [{"architecture_type": "skip", "k": 4}]
+        + [{"architecture_type": "transcoder", "activation": one, "target_l0": 0.04} for one in ("relu", "jumprelu")],
+    ],
+    ids=["autoencoders", "transcoders"],
+)
+def test_a_variant_of_any_architecture_is_bit_by_bit_what_it_would_be_alone(
+    tmp_path: Path, variants: list[dict[str, Any]]
+) -> None:
+    kind = "topk" if variants[0] == {"k": 8} else "transcoder"
+    spec = specification(tmp_path, architecture_type=kind, variants=tuple(variants))
+    together = Run(spec)
+    assert together() == "completed"
+    path = together.checkpoints / "step-00000040"
+    ours, exports = load(path).tensors, list(exported(path, spec))
+    assert len({one.name for one in exports}) == len(variants)
+    for number, variant in enumerate(variants):
+        own: dict[str, Any] = {"architecture_type": kind, "k": None if "target_l0" in variant else 4, **variant}
+        spec = specification(tmp_path, **own)
+        alone = Run(spec)
+        assert alone() == "completed"
+        path = alone.checkpoints / "step-00000040"
+        theirs = load(path).tensors
+        for file in ("sae", "optimiser"):
+            mine, other = ours[f"{file}-{number}"], theirs[f"{file}-0"]
+            assert mine.keys() == other.keys()
+            assert all(torch.equal(tensor, other[name]) for name, tensor in mine.items()), (variant, file)
+        losses = [one.loss for one in together.of(StepTrained) if one.sae == number]
+        assert losses == [one.loss for one in alone.of(StepTrained)]
+        (one,) = exported(path, spec)
+        assert one.config["architecture"] == exports[number].config["architecture"]
+        assert one.tensors.keys() == exports[number].tensors.keys()
+        assert all((tensor == exports[number].tensors[name]).all() for name, tensor in one.tensors.items())
+
+
 def test_it_evaluates_on_the_rows_at_the_end_which_it_never_reads(tmp_path: Path) -> None:
     spec = specification(tmp_path, total_steps=20)
     path = tmp_path / "kept" / "part-2.safetensors"

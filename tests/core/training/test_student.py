@@ -30,6 +30,19 @@ def test_the_unit_of_the_data_changes_nothing(mode: str) -> None:
     torch.testing.assert_close(torch.tensor(small), torch.tensor(large), rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["standard", "gated", "jumprelu"])
+def test_the_unit_of_the_data_changes_no_penalty(kind: str) -> None:
+    # A power of two rounds alike: no latent is active in one of them only.
+    assert _figures(1.0, **_asked(kind)) == _figures(8.0, **_asked(kind))
+
+
+def test_the_width_is_that_of_the_activations_and_not_of_the_form() -> None:
+    source = Synthetic(PAIRS[:1])
+    (student,) = students(config(hidden_dim=99), source)
+    assert (student.width, student.source_width) == (16, 16)
+    student.step(source.next_batch(), 1, 1e-3)
+
+
 def test_the_loss_is_in_units_of_fvu_without_normalisation_too() -> None:
     small, large = (torch.tensor(_figures(f, steps=1, normalize_activations="none")) for f in (1.0, 10.0))
     fvu = FIELDS.index("fvu")
@@ -242,6 +255,8 @@ def test_a_step_that_does_not_fit_into_memory_is_taken_again_in_parts(
     assert tried[6:] == [64] * 16
     assert all(torch.equal(tensor, other.sae.tensors()[name]) for name, tensor in student.sae.tensors().items())
     assert "step 1 does not fit into memory; it is taken again 64 tokens at a time" in caplog.text
+    # A resume goes on with such parts: others would round otherwise.
+    assert Student.of_facts(config(**fields), student.facts(), student.sae.tensors(), CPU).part == 64
 
 
 def test_a_step_of_which_not_even_the_smallest_part_fits_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from runs import history, small_model, specification
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from core.activations import reading
 from core.run import RunSpec
 from core.training import checkpoint, trainer
 from core.training.beginning import NothingToTrain
@@ -204,7 +205,17 @@ def test_a_skip_transcoder_reads_one_hook_and_gives_another(spec: Callable[..., 
 
 
 @pytest.mark.slow
-def test_a_variant_is_bit_by_bit_what_it_would_be_alone(spec: Callable[..., RunSpec]) -> None:
+def test_a_variant_is_bit_by_bit_what_it_would_be_alone_and_costs_no_pass_of_the_model(
+    spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    captured = reading.capture
+
+    def counted(lm: Any, tokens: torch.Tensor, pairs: Any) -> Any:
+        passes.append(len(tokens))
+        return captured(lm, tokens, pairs)
+
+    monkeypatch.setattr(reading, "capture", counted)
     variants: list[dict[str, Any]] = [
         {"k": 4, "seed": 5},
         {"architecture_type": "jumprelu", "target_l0": 0.05, "learning_rate": 2e-3, "normalize_activations": "none"},
@@ -212,12 +223,15 @@ def test_a_variant_is_bit_by_bit_what_it_would_be_alone(spec: Callable[..., RunS
     shared = {"training_layers": (1,), "total_steps": 14, "eval_interval": 7}
     together = Run(spec(variants=tuple(variants), **shared))
     assert together() == "completed"
+    of_both = passes.copy()
     started = together.of(TrainingStarted)[0]
     assert [(sae.layer, sae.variant) for sae in started.saes] == [(1, 0), (1, 1)]
     for number, variant in enumerate(variants):
         own = {**variant, "k": variant.get("k")}
         alone = Run(spec(**shared, **own))
+        passes.clear()
         assert alone() == "completed"
+        assert passes == of_both
         for kind in (StepTrained, EvaluationMade):
             theirs = [_untimed(event, 0) for event in together.of(kind) if event.sae == number]
             assert theirs == [_untimed(event, 0) for event in alone.of(kind)]
