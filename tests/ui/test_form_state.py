@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import TrainingConfig
-from ui.answers import Check, FieldProblem, Template
+from ui.answers import Check, Device, Estimate, FieldProblem, Template
 from ui.state.config_fields import BY_NAME, FIELDS, GROUPS, Field, label, number, plain
 from ui.state.form import Form, fits, typed, value_of
 
@@ -181,6 +181,36 @@ def test_the_chosen_model_offers_its_layers_hooks_and_width(form: Form) -> None:
     form.edit("model", "another")
     assert "hidden_dim" not in form.to_save()
     assert fields(form)["training_layers"]["kind"] == "numbers"
+
+
+def test_what_is_registered_is_offered_and_anything_else_can_be_typed(form: Form) -> None:
+    assert fields(form)["model"]["suggestions"] == [["demo", "Demo"]]
+    assert [name for name, _ in fields(form)["datasets"]["suggestions"]] == ["stdlib"]
+    form.edit("model", "owner/of-the-hub")
+    form.edit("datasets", ["/a/path", "owner/texts"])
+    assert (form.config()["model"], form.config()["datasets"]) == ("owner/of-the-hub", ["/a/path", "owner/texts"])
+
+
+def test_what_a_start_needs_stands_beside_what_the_chosen_device_has_free(form: Form) -> None:
+    form.devices = (
+        Device(id="cpu", kind="cpu", name="CPU", memory_free=64 * 2**30),
+        Device(id="cuda:0", kind="cuda", name="Small", memory_free=2**30),
+        Device(id="cuda:1", kind="cuda", name="Large", memory_free=8 * 2**30),
+    )
+    estimate = Estimate(memory_bytes=2 * 2**30, tokens=4_096_000, parameters=1_000, seconds=None)
+    form.take_check(Check(estimate=estimate), form.revision)
+
+    def needs() -> dict[str, tuple[str, float | None]]:
+        return {one["label"]: (one["note"], one["share"]) for one in form.view()["needs"]}
+
+    note, share = needs()["Memory"]
+    assert (note.endswith("free on Large"), share) == (True, 0.25)
+    assert needs()["Time"] == ("known after a first run", None)
+    assert "Disk" not in needs()
+    form.edit("device", "cuda:0")
+    form.take_check(Check(estimate=estimate), form.revision)
+    note, share = needs()["Memory"]
+    assert (note.endswith("free on Small"), share) == (True, 2.0)
 
 
 def test_a_default_that_a_narrow_field_would_cut_stands_below_it(form: Form) -> None:
