@@ -1,6 +1,6 @@
 """`python -m ui.export --api URL ID…`: runs in one file that opens anywhere. The API's token is in SAESTUDIO_TOKEN.
 
-`ID~N` stands for a run's SAE number N, beside others; an empty ID leaves a colour out, as on the page.
+`ID~N` stands for a run's SAE number N, alone or beside others; an empty ID leaves a colour out, as on the page.
 
 A process of its own: drawing takes seconds, and neither the dashboard nor the server should wait for it. Its exit
 status is one of `EXITS` where there is nothing to write, with the reason as the last line on standard error; any other
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import report
+from .answers import Training
 from .gateway import ApiError, ApiRefused, Gateway
 from .report import Exported
 from .state.compare_asked import Asked
@@ -60,6 +61,8 @@ async def exported(gateway: Gateway, ids: Sequence[str], *, limit: int = LIMIT) 
     smallest = 0
     for points in _POINTS:
         runs = [await _known(gateway, id, points, _LINES // len(once)) for id in once]
+        if len(asked.ids) == 1:
+            _look_for(asked.own, runs[0].training)
         file = report.render(runs, asked)
         if len(file) <= limit:
             return file
@@ -79,6 +82,14 @@ async def _known(gateway: Gateway, id: str, points: int, lines: int) -> Exported
     evaluations = await gateway.evaluations(id)
     log = await gateway.logs(id, limit=lines)
     return Exported(training=training, history=history, evaluations=evaluations.data, lines=log.data, position=position)
+
+
+def _look_for(own: dict[int, int], training: Training) -> None:
+    """Raises `ExportRefused` where the only SAE that is asked for is not there."""
+    for sae in own.values():
+        if sae >= len(training.saes):
+            held = f"its SAEs are 0 to {len(training.saes) - 1}" if training.saes else "it has none yet"
+            raise ExportRefused(f"There is no SAE {sae} in training {training.id!r}: {held}.", 404)
 
 
 async def _fetched(api: str, token: str | None, ids: Sequence[str]) -> bytes:

@@ -20,6 +20,8 @@ from bokeh.document import Document
 from bokeh.embed.util import standalone_docs_json_and_render_items
 from bokeh.resources import Resources
 
+from events.training import TrainingConfig
+
 from . import text, theme
 from .answers import Evaluation, History, LogLine, Training
 from .charts.analysis import Densities, Frontier
@@ -101,13 +103,14 @@ def render(runs: Sequence[Exported], asked: Asked | None = None, *, now: float |
     now = time.time() if now is None else now
     asked = asked or Asked(slots=tuple(run.training.id for run in runs))
     parts = _Parts()
-    if len(asked.ids) == 1:
+    title = title_of(runs)
+    if len(asked.ids) == 1 and not asked.own:
         _one(parts, runs[0], now)
     else:
-        _several(parts, runs, asked, now)
+        title = _several(parts, runs, asked, now)
     said = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
     about = f"Exported {said}, true at position {text.count(min(run.position for run in runs))} of the log."
-    return _html(title_of(runs), about, parts)
+    return _html(title, about, parts)
 
 
 def _one(parts: _Parts, run: Exported, now: float) -> None:
@@ -145,11 +148,12 @@ def _one(parts: _Parts, run: Exported, now: float) -> None:
             },
         )
     if training.config is not None:
-        parts.add("section", _hyperparameters(training))
+        parts.add("section", _hyperparameters(training.config))
     parts.add("log", _log(run, "Log"))
 
 
-def _several(parts: _Parts, runs: Sequence[Exported], asked: Asked, now: float) -> None:
+def _several(parts: _Parts, runs: Sequence[Exported], asked: Asked, now: float) -> str:
+    """Lines side by side, or one SAE by itself; what all of it is called."""
     by_id = {run.training.id: run for run in runs}
     known = {slot: by_id[id].training for slot, id in asked.ids.items()}
     lines = comparison.lines(known, own=asked.own)
@@ -171,6 +175,7 @@ def _several(parts: _Parts, runs: Sequence[Exported], asked: Asked, now: float) 
     told = ("key", "label", "colour", "dash", "status", "tone", "selected", "faded")
     legend = [{name: head[name] for name in told} for head in heads]
     title = f"{len(lines)} SAEs of {title_of(runs)}" if len(runs) == 1 else title_of(runs)
+    title = lines[0].label if len(lines) == 1 else title
     parts.add("legend", {"title": title, "lines": legend})
     parts.add_figures("Metrics", list(CompareCharts(lines, data, axis="step", log=False).figures.values()))
     table = {"every": None, "note": "", "heads": heads}
@@ -178,8 +183,8 @@ def _several(parts: _Parts, runs: Sequence[Exported], asked: Asked, now: float) 
         "table",
         table
         | {
-            "title": "What came of them",
-            "summary": "the best of a row in bold",
+            "title": "What came of them" if len(lines) > 1 else "What came of it",
+            "summary": "the best of a row in bold" if len(lines) > 1 else "",
             "rows": comparison.figures(results, now),
         },
     )
@@ -190,11 +195,16 @@ def _several(parts: _Parts, runs: Sequence[Exported], asked: Asked, now: float) 
         views.append(Densities(lines, histograms).figure)
     if views:
         parts.add_figures("Frontier and densities", views, columns=2)
-    rows = comparison.differences([comparison.config_of(result.line, result.run) for result in results])
-    note = "" if rows else "Their configurations are the same."
-    parts.add("table", table | {"title": "Differences of configuration", "summary": "", "rows": rows, "note": note})
+    configs = [comparison.config_of(result.line, result.run) for result in results]
+    if len(configs) > 1:
+        rows = comparison.differences(configs)
+        note = "" if rows else "Their configurations are the same."
+        parts.add("table", table | {"title": "Differences of configuration", "summary": "", "rows": rows, "note": note})
+    elif configs[0] is not None:
+        parts.add("section", _hyperparameters(configs[0]))
     for run in runs:
         parts.add("log", _log(run, f"Log of {run.training.name or run.training.id}"))
+    return title
 
 
 def _line_style(index: int) -> dict[str, str]:
@@ -202,16 +212,15 @@ def _line_style(index: int) -> dict[str, str]:
     return {"colour": colour, "dash": dash, "status": "", "tone": ""}
 
 
-def _hyperparameters(training: Training) -> dict[str, Any]:
-    assert training.config is not None
+def _hyperparameters(config: TrainingConfig) -> dict[str, Any]:
     return {
         "place": "", "key": "", "title": "Hyperparameters", "open": True, "failed": "", "refusal": "", "loading": False,
         "note": "", "table": None, "more": False,
-        "summary": hyperparameters.summary(training.config, None),
-        "groups": hyperparameters.groups(training.config, ()),
+        "summary": hyperparameters.summary(config, None),
+        "groups": hyperparameters.groups(config, ()),
         "tools": [
-            {"name": "toml", "label": "Copy as TOML", "copy": hyperparameters.in_toml(training.config)},
-            {"name": "json", "label": "Copy as JSON", "copy": hyperparameters.in_json(training.config)},
+            {"name": "toml", "label": "Copy as TOML", "copy": hyperparameters.in_toml(config)},
+            {"name": "json", "label": "Copy as JSON", "copy": hyperparameters.in_json(config)},
         ],
     }  # fmt: skip
 
@@ -249,7 +258,7 @@ def _html(title: str, about: str, parts: _Parts) -> bytes:
     charts = {"docs": documents, "items": [item.to_json() for item in items]} if parts.figures else None
     css = (_FOLDER / "report.css").read_text("utf-8")
     for name, colours in (("light", theme.LIGHT), ("dark", theme.DARK)):
-        css = css.replace(f"@{name}@", _variables(colours))
+        css = css.replace(f"@{name}@", _variables(name, colours))
     scripts = [*(bokeh if parts.figures else ()), _drawers(), (_FOLDER / "report.js").read_text("utf-8")]
     head = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -292,8 +301,9 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value.to_json()
 
 
-def _variables(colours: theme.Colours) -> str:
+def _variables(scheme: str, colours: theme.Colours) -> str:
     named = {
+        "scheme": scheme,
         "text-primary": colours.text,
         "text-secondary": colours.quiet,
         "background-paper": colours.surface,

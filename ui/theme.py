@@ -67,8 +67,10 @@ def line_style(index: int) -> tuple[str, str]:
     return SERIES[index % len(SERIES)], DASHES[index // len(SERIES) % len(DASHES)]
 
 
-def _palette(colours: Colours) -> dict[str, Any]:
+def _palette(scheme: str, colours: Colours) -> dict[str, Any]:
     return {
+        # No colour: what the browser draws itself follows it, as `--mui-palette-scheme`.
+        "scheme": scheme,
         "primary": {"main": colours.primary, "contrastText": colours.on_primary},
         "success": {"main": colours.good},
         "warning": {"main": colours.warn},
@@ -82,7 +84,7 @@ def _palette(colours: Colours) -> dict[str, Any]:
 
 MATERIAL = {
     name: {
-        "palette": _palette(colours),
+        "palette": _palette(name, colours),
         "shape": {"borderRadius": 10},
         "typography": {"fontFamily": "Roboto, system-ui, sans-serif"},
     }

@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     html = command(
         "export-html", "report:export_html", "write trainings into one file that opens anywhere", client, as_json
     )
-    html.add_argument("ids", nargs="+", metavar="ID", help="one training, or up to ten to be compared")
+    html.add_argument("ids", nargs="+", metavar="ID", help="one training, or up to ten to be compared; ID~N: its SAE N")
     html.add_argument("--to", type=Path, metavar="FILE", help="where to write (default: ./ID.html)")
     sql = command("sql", "sql:sql", "answer a question in SQL about everything that the log holds", client, as_json)
     sql.add_argument("statement", nargs="?", metavar="STATEMENT", help="the question (default: from standard input)")

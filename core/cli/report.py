@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from core.api import Api
+
 from . import output
 from .client import connected
 from .failure import Failure
@@ -17,9 +19,9 @@ _REFUSED = 3
 
 
 def export_html(options: argparse.Namespace) -> int:
-    """Write one training, or several side by side, with their charts into one file."""
+    """Write one training, or several side by side, with their charts into one file; `ID~N` is one of its SAEs."""
     with connected(options) as api:
-        ids = list(dict.fromkeys(api.training_id(one) for one in options.ids))
+        ids = list(dict.fromkeys(_named(api, one) for one in options.ids))
         address = api.address
     target: Path = options.to or Path(f"{ids[0] if len(ids) == 1 else 'comparison'}.html")
     # The dashboard's own program draws it: this process knows nothing of charts.
@@ -43,3 +45,11 @@ def export_html(options: argparse.Namespace) -> int:
         return 0
     output.out().print(f"{target} ({size / 1e6:.1f} MB)", markup=False)
     return 0
+
+
+def _named(api: Api, said: str) -> str:
+    """The id that `said` begins, and after `~` the number of an SAE. Raises `Failure` where that is none."""
+    id, tilde, sae = said.partition("~")
+    if tilde and not (sae.isascii() and sae.isdigit()):
+        raise Failure(f"What stands after ~ in {said!r} is the number of an SAE, counted from 0, not {sae!r}.")
+    return api.training_id(id) + tilde + sae

@@ -55,6 +55,11 @@ def test_runs_are_compared_by_address_and_keep_their_colours_when_others_come_an
     expect(results.locator("[data-row=evaluated_fvu] td")).to_have_text(["–", "0.111"])
     tab.page.get_by_role("checkbox", name="Every field").check()
     expect(fields.locator("[data-row=model] td")).to_have_text(["demo", "demo"])
+    edges = [
+        table.get_by_role("columnheader").evaluate_all("heads => heads.map(head => head.getBoundingClientRect().left)")
+        for table in (results, fields)
+    ]
+    assert edges[0] == edges[1], "the columns of both tables stand below each other"
     tab.page.get_by_role("checkbox", name="Every field").uncheck()
 
     # Another one, by keyboard.

@@ -132,10 +132,18 @@ def test_the_title_is_visible_and_the_choice_of_theme_is_remembered(
             "title => [getComputedStyle(title).color, getComputedStyle(title.closest('header')).backgroundColor]"
         )
 
+    def native() -> list[str]:
+        """What the browser's own boxes, sliders and lists are drawn from."""
+        return tab.page.get_by_label("Search trainings").evaluate(
+            "box => [getComputedStyle(box).colorScheme, getComputedStyle(box).accentColor]"
+        )
+
     assert list(seen()) == [rgb(colours.text), rgb(colours.surface)]  # type: ignore[attr-defined]
+    assert native() == ["dark" if dark else "light", rgb(colours.primary)]  # type: ignore[attr-defined]
     other = LIGHT if dark else DARK
     tab.page.get_by_role("button", name="Toggle theme").click()
     wait_until(lambda: list(seen()) == [rgb(other.text), rgb(other.surface)], "the other theme")
+    wait_until(lambda: native() == ["light" if dark else "dark", rgb(other.primary)], "what the browser draws, too")
     wait_until(
         lambda: f"saestudio_theme={'light' if dark else 'dark'}" in tab.page.evaluate("document.cookie"), "the cookie"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from harness import Server, Tab, wait_until
+from harness import Held, Server, Tab, wait_until
 from playwright.sync_api import Locator, Page, expect
 from stored_folders import make_folder
 
@@ -417,18 +417,45 @@ def test_start_asks_nothing_else_and_the_training_is_there_at_once(server: Serve
 def test_what_is_wrong_is_said_at_its_field_and_nothing_is_started(server: Server, tab_at: TabAt) -> None:
     before = len(server.ask("trainings")["data"])
     page = form_at(tab_at, server).page
-    expect(page.get_by_text("Choose a model and a data set.")).to_be_visible()
+    held = Held(page)
+    page.reload()
+    expect(page.get_by_text("Choose a model and a data set.")).to_be_visible(timeout=30_000)
     assert page.locator(".problem:visible").count() == 0
     page.get_by_role("button", name="Start training").click()
     expect(page.locator("#field-model-problem")).to_contain_text("model")
     fill(page, "Learning rate", "fast")
     expect(page.locator("#field-learning_rate-problem")).to_contain_text("not 'fast'")
     expect(field(page, "Learning rate")).to_have_value("fast")
+    page.get_by_role("list", name="Problems").get_by_role("button", name="not 'fast'").click()
+    expect(field(page, "Learning rate")).to_be_focused()
     fill(page, "Model", "demo")
     field(page, "Datasets").fill("stdlib")
     field(page, "Datasets").press("Enter")
     fill(page, "Learning rate", "")
     ready(page)
+    # Whoever is faster than the page's answers is not set back by them.
+    layers = page.locator("[data-field=training_layers]")
+    held.hold()
+    for layer in "01":
+        layers.get_by_role("button", name=layer, exact=True).click()
+    wait_until(
+        lambda: page.evaluate("true") and any('"heard"' in str(one) for one in held.messages),
+        "the answer to the first click",
+    )
+    while '"heard"' not in str(held.messages[0]):
+        held.first()
+    held.first()
+    expect(page.get_by_text("Checking…")).to_be_visible()
+    layers.get_by_role("button", name="3", exact=True).click()
+    held.release()
+    page.wait_for_function(
+        """() => {
+            const draft = sessionStorage.getItem("saestudio:draft")
+            return JSON.parse(draft).inputs.training_layers.join() === "0,1,3"
+        }"""
+    )
+    ready(page)
+    assert pressed(page, "training_layers") == ["0", "1", "3"]
     fill(page, "Latent dim", "512")
     fill(page, "k", "300")
     expect(page.locator("#field-k-problem")).to_contain_text("at most a quarter")

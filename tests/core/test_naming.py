@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -13,7 +13,7 @@ from core.config_rules import resolve
 from core.figures import js_number
 from core.naming import MAX_NAME, copy_name, free_name, template_description, template_name
 from events.catalog import ModelRegistered
-from events.training import TrainingConfig
+from events.training import Architecture, TrainingConfig
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,9 @@ from events.training import TrainingConfig
         ("Qwen/Qwen3-4B-Instruct-2507", "Qwen3-4B"),
         ("openai-community/gpt2", "gpt2"),
         ("google/gemma-2-2b-it", "gemma-2-2b"),
+        ("owner/One-Two-Three-Four-13B-Chat-HF", "One-Two-Three-13B"),
+        ("owner/One-Two-Three-Four-base", "One-Two-Three"),
+        ("owner/Plain-v2-20240115", "Plain"),
         ("/models/local/demo/", "demo"),
         ("", "Model"),
     ],
@@ -39,6 +42,7 @@ def test_the_models_part_drops_owner_and_endings_and_keeps_the_size(model: str, 
     [
         (["someone/small-the_pile"], "small-the-pile"),
         (["a/fineweb", "b/c4"], "fineweb+1"),
+        (["a/fineweb", "b/c4", "c/pile"], "fineweb+2"),
         (["a/a-data-set-with-a-very-long-name"], "a-data-set-with-a-very"),
         (["a/" + "x" * 40], "x" * 24),
         (["_" + "x" * 40], "-" + "x" * 23),
@@ -66,6 +70,24 @@ def test_the_whole_name_reads_as_promised() -> None:
     assert template_name(config) == "Phi-4-mini_small-the-pile_JumpReLU_L28"
     assert template_name({**config, "training_layers": [31, 0, 14]}).endswith("_L0-31")
     assert template_name(config, taken={template_name(config)}).endswith("_L28 (2)")
+
+
+def test_a_long_name_is_cut_at_its_model_first() -> None:
+    config = {"model": "m" * 200, "datasets": ["words"], "training_layers": [3]}
+    name = template_name(config)
+    assert (len(name), name.endswith("m_words_TopK_L3")) == (MAX_NAME, True)
+    second = template_name(config, taken={name})
+    assert (len(second), second.endswith("m_words_TopK_L3 (2)")) == (MAX_NAME, True)
+
+
+def test_every_architecture_has_its_short_name() -> None:
+    short = {
+        one: template_name({"architecture_type": one}).removeprefix("Model_Dataset_") for one in get_args(Architecture)
+    }
+    assert short == {
+        "standard": "Std", "skip": "Skip", "transcoder": "Trans", "jumprelu": "JumpReLU", "topk": "TopK",
+        "batchtopk": "BatchTopK", "gated": "Gated", "matryoshka": "Matryoshka",
+    }  # fmt: skip
 
 
 def test_the_description_names_every_part_in_order() -> None:

@@ -169,12 +169,16 @@ def test_saes_of_a_run_stand_beside_other_runs_as_lines_of_their_own() -> None:
         ("L2.resid_post", False, False),
         ("each on its own", False, False),
     ]
-    assert [(disabled, chosen) for _, disabled, chosen in choices(0, each)] == [
-        (False, False),
-        (False, True),
-        (True, False),
-        (True, False),
+    # What cannot be chosen says why.
+    assert choices(0, each)[1:] == [
+        ("L1.resid_post", False, True),
+        ("L2.resid_post (has a line already)", True, False),
+        ("each on its own (they are)", True, False),
     ]
+    many = Asked(slots=("a", *("b" if number == 1 else f"r{number}" for number in range(1, 10))))
+    assert choices(0, many)[-1] == ("each on its own (needs 11 lines, at most 10)", True, False)
+    # The last one takes the place of the mean.
+    assert choices(0, Asked(slots=("a", "a~0")))[-1] == ("each on its own", False, False)
     # Points of an SAE's own line do not say twice which one it is.
     [own] = comparison.lines({0: runs["a"]}, MEAN, {0: 1})
     points = comparison.points([result(own, runs["a"])], {own.key: {0: (4.0, 0.5), 1: (8.0, 0.25)}})

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from events.catalog import DatasetRegistered, ModelRegistered
 from events.training import TrainingConfig
-from ui.answers import Check, FieldProblem, Template
-from ui.state.config_fields import BY_NAME, FIELDS, GROUPS, label, number, plain
+from ui.answers import Check, Device, Estimate, FieldProblem, Template
+from ui.state.config_fields import BY_NAME, FIELDS, GROUPS, Field, label, number, plain
 from ui.state.form import Form, fits, typed, value_of
 
 DEMO = ModelRegistered(
@@ -183,6 +183,36 @@ def test_the_chosen_model_offers_its_layers_hooks_and_width(form: Form) -> None:
     assert fields(form)["training_layers"]["kind"] == "numbers"
 
 
+def test_what_is_registered_is_offered_and_anything_else_can_be_typed(form: Form) -> None:
+    assert fields(form)["model"]["suggestions"] == [["demo", "Demo"]]
+    assert [name for name, _ in fields(form)["datasets"]["suggestions"]] == ["stdlib"]
+    form.edit("model", "owner/of-the-hub")
+    form.edit("datasets", ["/a/path", "owner/texts"])
+    assert (form.config()["model"], form.config()["datasets"]) == ("owner/of-the-hub", ["/a/path", "owner/texts"])
+
+
+def test_what_a_start_needs_stands_beside_what_the_chosen_device_has_free(form: Form) -> None:
+    form.devices = (
+        Device(id="cpu", kind="cpu", name="CPU", memory_free=64 * 2**30),
+        Device(id="cuda:0", kind="cuda", name="Small", memory_free=2**30),
+        Device(id="cuda:1", kind="cuda", name="Large", memory_free=8 * 2**30),
+    )
+    estimate = Estimate(memory_bytes=2 * 2**30, tokens=4_096_000, parameters=1_000, seconds=None)
+    form.take_check(Check(estimate=estimate), form.revision)
+
+    def needs() -> dict[str, tuple[str, float | None]]:
+        return {one["label"]: (one["note"], one["share"]) for one in form.view()["needs"]}
+
+    note, share = needs()["Memory"]
+    assert (note.endswith("free on Large"), share) == (True, 0.25)
+    assert needs()["Time"] == ("known after a first run", None)
+    assert "Disk" not in needs()
+    form.edit("device", "cuda:0")
+    form.take_check(Check(estimate=estimate), form.revision)
+    note, share = needs()["Memory"]
+    assert (note.endswith("free on Small"), share) == (True, 2.0)
+
+
 def test_a_default_that_a_narrow_field_would_cut_stands_below_it(form: Form) -> None:
     seen = fields(form)
     assert (seen["total_steps"]["placeholder"], seen["total_steps"]["note"]) == ("50000", "")
@@ -203,13 +233,26 @@ def test_what_is_wrong_stands_at_its_field_and_what_is_missing_only_after_a_try(
     assert len(form.problems()) == 2
 
 
+def test_a_problem_or_warning_leads_to_its_field_where_that_is_shown(form: Form) -> None:
+    problems = (FieldProblem("config.learning_rate", "Too fast."), FieldProblem("bandwidth", "Not for TopK."))
+    warnings = (FieldProblem("warmup_steps", "Long."), FieldProblem("", "It is late."))
+    form.edit("learning_rate", "5")
+    form.try_to_start()
+    form.take_check(Check(problems=problems, warnings=warnings), form.revision)
+    seen = form.view()
+    assert seen["problems"] == [
+        {"field": "learning_rate", "text": "Too fast."},
+        {"field": "", "text": "Not for TopK."},
+    ]
+    assert seen["warnings"] == [{"field": "warmup_steps", "text": "Long."}, {"field": "", "text": "It is late."}]
+
+
 def test_a_description_tells_the_defaults_that_matter(form: Form) -> None:
     form.edit("model", "demo")
     resolved = msgspec.convert(
         {"model": "demo", "latent_dim": 2048, "learning_rate": 0.00169705, "k": 16, "warmup_steps": 7}, TrainingConfig
     )
-    form.take_check(Check(config=resolved), form.revision)
-    told = form.to_describe()
+    told = form.to_describe(Check(config=resolved))
     assert (told["hidden_dim"], told["latent_dim"], told["learning_rate"], told["k"]) == (128, 2048, 0.0017, 16)
     assert "warmup_steps" not in told
     assert "latent_dim" not in form.to_save()
@@ -280,6 +323,39 @@ def test_every_configuration_survives_the_form() -> None:
         assert typed(field, getattr(config, field.name)) == form.inputs[field.name]
 
 
+def values(field: Field) -> st.SearchStrategy[Any]:
+    """What a field of a configuration may hold, as JSON has it."""
+    numbers = st.integers(-(2**53), 2**53) if field.whole else st.floats(allow_nan=False, allow_infinity=False)
+    match field.kind:
+        case "number":
+            return numbers
+        case "numbers":
+            return st.lists(numbers, min_size=1, max_size=4)
+        case "switch":
+            return st.booleans()
+        case "choice" if field.options == ("true", "false"):
+            return st.booleans()
+        case "choice":
+            return st.sampled_from(field.options)
+        case "choices":
+            return st.lists(st.sampled_from(field.options), min_size=1)
+        case "names":
+            return st.lists(st.text(min_size=1).filter(lambda text: text == text.strip()), min_size=1, max_size=3)
+        case "json":
+            return st.lists(st.dictionaries(st.text(), st.integers() | st.text()), min_size=1, max_size=3)
+        case "text":
+            return st.text(min_size=1).filter(lambda text: text == text.strip())
+
+
+@settings(max_examples=15)
+@given(st.fixed_dictionaries({field.name: st.none() | values(field) for field in FIELDS}))
+def test_whatever_a_template_holds_is_what_the_form_says_that_it_holds(held: dict[str, Any]) -> None:
+    for field in FIELDS:
+        value = held[field.name]
+        read = value_of(field, typed(field, value))
+        assert read == (bool(value) if field.kind == "switch" else value), field.name
+
+
 def test_a_folder_of_activations_stands_for_model_and_data_sets_and_nothing_typed_is_lost(form: Form) -> None:
     form.edit("model", "demo")
     form.edit("datasets", ["stdlib"])
@@ -305,6 +381,11 @@ def test_a_folder_of_activations_stands_for_model_and_data_sets_and_nothing_type
     assert form.config()["shuffle"] is True
     form.edit("reading", "folder")
     assert form.config()["shuffle"] is False
+    # Also over a reload.
+    again = Form()
+    assert again.restore(msgspec.json.decode(msgspec.json.encode(form.draft())))
+    again.edit("reading", "text")
+    assert (again.config()["model"], again.config()["datasets"]) == ("demo", ["stdlib"])
 
 
 def test_a_configuration_on_a_folder_is_filled_in_and_kept_by_the_tab(form: Form) -> None:

@@ -8,6 +8,7 @@ import json
 import random
 import re
 import struct
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -125,6 +126,26 @@ def test_saes_of_a_run_are_lines_of_their_own_in_the_colours_of_the_page() -> No
     assert len(page.part("log")) == 2
 
 
+def test_an_sae_alone_is_not_its_whole_run() -> None:
+    both = run(0, saes=2)
+    variants = ({"k": 8}, {"k": 32})
+    saes = tuple(Sae(layer=1, hook="resid_post", variant=number) for number in range(2))
+    config = msgspec.structs.replace(CONFIG, variants=variants)
+    training = msgspec.structs.replace(both.training, name="wide", saes=saes, config=config)
+    page = Page(report.render([replace(both, training=training)], Asked.of({"ids": "r0~1"}), now=0))
+    assert [part["component"] for part in page.json["shown"]["shown"]][-2:] == ["section", "log"]
+    [legend] = page.part("legend")
+    label = "wide · L1.resid_post #1"
+    assert [line["label"] for line in legend["view"]["lines"]] == [label]
+    assert (page.json["shown"]["title"], legend["view"]["title"]) == (label, label)
+    [figures] = page.part("table")
+    cells = {row["name"]: [cell["text"] for cell in row["cells"]] for row in figures["view"]["rows"]}
+    # Nobody has evaluated this one.
+    assert (len(cells["fvu"]), "evaluated_fvu" in cells) == (1, False)
+    fields = [field for group in page.part("section")[0]["view"]["groups"] for field in group["fields"]]
+    assert next(one["value"] for one in fields if one["name"] == "k") == "32"
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_nothing_from_elsewhere_is_markup_and_nothing_is_asked_for(number: int) -> None:
     file = report.render([run(each) for each in range(number)], now=0)
@@ -202,6 +223,8 @@ async def test_what_cannot_be_exported_is_refused_with_a_sentence() -> None:
         await exported(gateway, ["nowhere"])
     with pytest.raises(ExportRefused, match="At most 10 trainings go into one file, not 11"):
         await exported(gateway, [f"r{number}" for number in range(11)])
+    with pytest.raises(ExportRefused, match="There is no SAE 7 in training 'r0': its SAEs are 0 to 0"):
+        await exported(gateway, ["r0~7"])
     with pytest.raises(ExportRefused, match="No training was named") as refused:
         await exported(gateway, [])
     assert refused.value.status == 400

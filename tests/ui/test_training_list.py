@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
+from one_tab import Tab
 
 from events.training import TrainingConfig
 from ui.answers import Training
 from ui.components.training_list import TrainingList
+from ui.pages.trainings import TrainingsPage
 from ui.state import training_list as state
 from ui.state.training_list import ListView
 
@@ -72,6 +75,42 @@ def test_an_action_names_exactly_what_it_touches_and_why_it_leaves_the_rest() ->
     assert [one.id for one in state.plan("delete", chosen).does] == ["b", "c"]
     assert len(state.plan("tag", chosen).does) == 4
     assert state.plan("everything", chosen).does == ()
+
+
+async def test_what_a_filter_has_hidden_is_not_touched_by_a_question_that_was_open_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, asked = [training("a"), training("b")], list[tuple[str, str]]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((request.method, request.url.path.rpartition("/")[2]))
+        if request.method == "DELETE":
+            return httpx.Response(200, json={"removed": [], "bytes_freed": 0})
+        return httpx.Response(200, json={"data": msgspec.to_builtins(rows), "counts": {"completed": 2}})
+
+    tab = Tab(answer)
+    page = TrainingsPage(tab.session, {})
+    shown: list[dict[str, Any]] = []
+    [component] = page.body()
+    monkeypatch.setattr(component, "present", shown.append)
+    page.open()
+    await tab.until(lambda: len(shown[-1].get("rows", ())) == 2)
+    component._act("select", {"ids": ["a", "b"], "on": True})
+    component._act("bulk", {"action": "delete"})
+    assert [one["name"] for one in shown[-1]["asking"]["does"]] == ["run a", "run b"]
+    del rows[1]
+    component._act("search", {"q": "a"})
+    await tab.until(lambda: len(shown[-1]["rows"]) == 1)
+    assert [one["name"] for one in shown[-1]["asking"]["does"]] == ["run a"]
+    component._act("do", {})
+    await tab.until(lambda: not shown[-1]["busy"] and shown[-1]["asking"] is None)
+    assert [id for method, id in asked if method == "DELETE"] == ["a"]
+    component._act("select", {"ids": ["a"], "on": True})
+    component._act("bulk", {"action": "tag"})
+    del rows[0]
+    component._act("search", {"q": "b"})
+    await tab.until(lambda: not shown[-1]["rows"])
+    assert shown[-1]["asking"] is None
 
 
 def test_only_what_can_be_done_is_offered_with_how_many_it_is_for() -> None:

@@ -10,7 +10,7 @@ export function render({model, view}) {
   const drawTable = part(box, ({heads, rows, name}, node) => {
     node.setAttribute("aria-label", name)
     const focused = view.shadow_el.activeElement?.dataset?.key
-    node.replaceChildren(el("table", {"aria-label": name},
+    node.replaceChildren(el("table", {"aria-label": name, style: `--columns: ${heads.length}`},
       el("thead", {}, el("tr", {}, el("td"), ...heads.map((head) => {
         const swatch = el("i", {class: `swatch ${head.dash}`})
         swatch.style.setProperty("--line-colour", head.colour)

@@ -23,11 +23,20 @@ export function render({model, view}) {
   })
 
   const name = el("input", {type: "text", maxlength: 255, placeholder: "suggested from the configuration",
-    "aria-label": "Name of the training", oninput: () => act({type: "name", name: name.value})})
+    "aria-label": "Name of the training", oninput: () => tell("", {type: "name", name: name.value})})
 
-  // Fields, each drawn once and then only brought up to date.
+  // Fields, each drawn once and then only brought up to date. A person may be ahead of what the page has heard: a field
+  // takes no value from a view that is older than its last edit.
   const drawn = new Map()
   const pending = new Map()
+  const edited = new Map()
+  let last = 0
+  let heard = 0
+  const ahead = (field) => pending.has(field) || (edited.get(field) ?? 0) > heard
+  function tell(field, message) {
+    edited.set(field, ++last)
+    act({...message, number: last})
+  }
 
   function soon(field, value) {
     clearTimeout(pending.get(field))
@@ -36,7 +45,7 @@ export function render({model, view}) {
   function now(field, value) {
     clearTimeout(pending.get(field))
     pending.delete(field)
-    act({type: "edit", field, value})
+    tell(field, {type: "edit", field, value})
   }
 
   const CONTROLS = {
@@ -49,7 +58,7 @@ export function render({model, view}) {
       const drawList = part(list, (suggestions, node) =>
         node.replaceChildren(...suggestions.map(([value, label]) => el("option", {value, label}))))
       return {main: box, node: el("span", {class: "box"}, box, unit, list), update(next) {
-        if (inSight() !== box && !pending.has(field.name)) box.value = next.value
+        if (inSight() !== box && !ahead(field.name)) box.value = next.value
         box.placeholder = next.placeholder
         // Where the box is too narrow for it.
         box.title = next.placeholder
@@ -61,17 +70,19 @@ export function render({model, view}) {
       const box = el("select", {id, onchange: () => now(field.name, box.value)})
       const draw = part(box, (options, node) => node.replaceChildren(...options.map(([value, label]) => el("option", {value}, label))))
       return {main: box, node: box, update(next) {
+        const chosen = ahead(field.name) ? box.value : next.value
         draw(next.options)
-        box.value = next.value
+        box.value = chosen
       }}
     },
     switch(field, id) {
       const box = el("input", {id, type: "checkbox", onchange: () => now(field.name, box.checked)})
-      return {main: box, node: box, update(next) { box.checked = next.value }}
+      return {main: box, node: box, update(next) { if (!ahead(field.name)) box.checked = next.value }}
     },
     choices(field, id) {
       const group = el("span", {id, class: "choices", role: "group"})
       let value = []
+      let offered = []
       const draw = part(group, ({options, chosen}, node) => {
         const focused = inSight()?.dataset?.option
         node.replaceChildren(...options.map(([option, label]) => el("button", {
@@ -80,23 +91,37 @@ export function render({model, view}) {
             value = value.includes(option) ? value.filter((one) => one !== option) : [...value, option]
             // In the order of the options, whatever the order of the clicks.
             const order = options.map(([one]) => one)
-            now(field.name, [...value].sort((a, b) => order.indexOf(a) - order.indexOf(b)))
+            value.sort((a, b) => order.indexOf(a) - order.indexOf(b))
+            now(field.name, value)
+            show()
           },
         }, label)))
         if (focused) node.querySelector(`[data-option="${CSS.escape(focused)}"]`)?.focus()
       })
-      return {main: group, node: group, update(next) {
-        value = next.value
-        const known = next.options.map(([option]) => option)
+      let placeholder = ""
+      const show = () => {
+        const known = offered.map(([option]) => option)
         // What a model does not have stays to be seen, and can be taken away.
         const extra = value.filter((one) => !known.includes(one)).map((one) => [one, one])
-        draw({options: [...next.options, ...extra], chosen: value})
-        group.dataset.placeholder = value.length ? "" : next.placeholder
+        draw({options: [...offered, ...extra], chosen: value})
+        group.dataset.placeholder = value.length ? "" : placeholder
+      }
+      return {main: group, node: group, update(next) {
+        if (!ahead(field.name)) value = next.value
+        offered = next.options
+        placeholder = next.placeholder
+        show()
       }}
     },
     names(field, id) {
       let value = []
-      const send = (next) => now(field.name, next)
+      let suggested = []
+      let placeholder = ""
+      const send = (next) => {
+        value = next
+        now(field.name, value)
+        show()
+      }
       const list = el("datalist", {id: `${id}-list`})
       const box = el("input", {id, type: "text", autocomplete: "off", spellcheck: "false", list: list.id,
         onkeydown: (event) => {
@@ -119,11 +144,16 @@ export function render({model, view}) {
           onclick: () => send(value.filter((other) => other !== one))}, "×")))))
       const drawList = part(list, (suggestions, node) =>
         node.replaceChildren(...suggestions.map(([value, label]) => el("option", {value, label}))))
-      return {main: box, node: el("span", {class: "box names"}, chips, box, list), update(next) {
-        value = next.value
+      const show = () => {
         draw(value)
-        box.placeholder = value.length ? "add another" : next.placeholder
-        drawList((next.suggestions ?? []).filter(([one]) => !value.includes(one)))
+        box.placeholder = value.length ? "add another" : placeholder
+        drawList(suggested.filter(([one]) => !value.includes(one)))
+      }
+      return {main: box, node: el("span", {class: "box names"}, chips, box, list), update(next) {
+        if (!ahead(field.name)) value = next.value
+        suggested = next.suggestions ?? []
+        placeholder = next.placeholder
+        show()
       }}
     },
   }
@@ -146,7 +176,12 @@ export function render({model, view}) {
     control.main.setAttribute("aria-describedby", `${help.id} ${problem.id}`)
     const root = el("div", {class: `field k-${field.kind}`, "data-field": field.name},
       el("span", {class: "label"}, text, more), control.node, note, problem, help)
-    return {root, kind: field.kind, update(next) {
+    return {root, kind: field.kind, lead() {
+      root.scrollIntoView({block: "center"})
+      // A group of choices is none of them.
+      const first = control.main.matches("input, select") ? control.main : control.main.querySelector("button")
+      first?.focus({preventScroll: true})
+    }, update(next) {
       control.update(next)
       problem.hidden = !next.problem
       setText(problem, next.problem)
@@ -169,10 +204,12 @@ export function render({model, view}) {
   const advanced = el("button", {type: "button", class: "text", onclick: () => act({type: "advanced"})})
 
   const sections = new Map()
+  // What somebody is about to put right is not folded away at the first letter that makes it right.
+  const inside = ({name}) => drawn.get(name)?.root.contains(inSight())
   function drawGroups(list, withAdvanced) {
     const shown = []
     for (const group of list) {
-      const fields = group.fields.filter((field) => withAdvanced || !field.advanced || field.problem)
+      const fields = group.fields.filter((field) => withAdvanced || !field.advanced || field.problem || inside(field))
       if (!fields.length) continue
       if (!sections.has(group.key)) {
         const grid = el("div", {class: "grid"})
@@ -199,10 +236,24 @@ export function render({model, view}) {
     bar.firstChild.style.width = `${Math.min(100, share * 100)}%`
     return bar
   }
-  const listed = (node, tone) => part(node, (sentences) => {
-    node.hidden = !sentences.length
-    node.replaceChildren(...sentences.map((sentence) => el("li", {}, sentence)))
+  const listed = (node) => part(node, (list) => {
+    node.hidden = !list.length
+    node.replaceChildren(...list.map(({field, text}) => el("li", {}, field
+      ? el("button", {type: "button", class: "lead", title: "Go to the field", onclick: () => lead(field)}, text) : text)))
   })
+  let wanted = ""
+  function lead(field) {
+    wanted = field
+    // A field that is folded away is led to when it is there.
+    if (!follow()) act({type: "advanced"})
+  }
+  function follow() {
+    const field = drawn.get(wanted)
+    if (!field?.root.isConnected) return false
+    wanted = ""
+    field.lead()
+    return true
+  }
   const warnings = el("ul", {class: "says warn", "aria-label": "Warnings"})
   const problems = el("ul", {class: "says bad", "aria-label": "Problems"})
   const [drawWarnings, drawProblems] = [listed(warnings), listed(problems)]
@@ -231,6 +282,9 @@ export function render({model, view}) {
 
   listen(model, view, {
     show: ({view: form}) => {
+      // A page that is drawn anew goes on counting.
+      heard = form.heard ?? 0
+      last = Math.max(last, heard)
       failed.show(form.failed)
       wait.hidden = !form.loading
       body.hidden = !form.groups
@@ -245,8 +299,9 @@ export function render({model, view}) {
       hint.title = template.hint.title
       revert.hidden = !template.hint.revert
       loaded.hidden = !template.hint.text
-      if (inSight() !== name) name.value = form.name
+      if (inSight() !== name && !ahead("")) name.value = form.name
       drawGroups(form.groups, form.advanced)
+      follow()
       setText(advanced, form.advanced ? "Hide advanced fields" : "Show advanced fields")
       advanced.setAttribute("aria-expanded", String(form.advanced))
       drawNeeds(form.needs)

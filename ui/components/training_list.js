@@ -85,9 +85,13 @@ export function render({model, view}) {
   })
   const asking = el("div", {class: "asking", role: "alertdialog", "aria-label": "Are you sure?", hidden: true,
     onkeydown: (event) => { if (event.key === "Escape") act({type: "keep"}) }})
+  let tagTyped = ""
   const drawAsking = part(asking, ({question, busy, problem}, node) => {
+    if (question?.action !== "tag") tagTyped = ""
     if (!question) return node.replaceChildren()
-    const tag = el("input", {type: "text", "aria-label": "Tag", placeholder: "tag", maxlength: 64, autocomplete: "off"})
+    const tag = el("input", {type: "text", "aria-label": "Tag", placeholder: "tag", maxlength: 64, autocomplete: "off",
+      oninput: () => { tagTyped = tag.value }})
+    tag.value = tagTyped
     const doing = question.action === "tag"
     const send = (more) => act({type: "do", ...more})
     const confirm = el("button", {type: doing ? "submit" : "button", class: question.danger ? "small danger" : "small main", disabled: busy,

@@ -6,18 +6,21 @@ import asyncio
 import uuid
 from typing import Any
 
-import msgspec
-
 from events.training import TrainingConfig
 
-from ..answers import Check, FieldProblem
+from ..answers import Check, FieldProblem, Template, TemplatePage
 from ..components.training_form import TrainingForm
 from ..feed import Cursor
 from ..gateway import ApiError, ApiRefused
 from ..session import Refresh, Route, Session, unparse
 from ..state.form import Form
+from ..state.news import toast
+from .template_saving import TemplateSaving
 
 TEMPLATE = "template-"
+
+_PATIENCE = 2.0
+"""Seconds that the defaults of what is typed are waited for before it is described without them."""
 
 
 class NewTrainingPage:
@@ -44,9 +47,13 @@ class NewTrainingPage:
         self._refusal = ""
         self._looking_at = ""
         self._checked = -1
+        self._unchecked = ""
+        self._heard = 0
+        self._known_at = 0
         self._starting = False
         self._key = ""
-        self._saving: dict[str, Any] | None = None
+        self._asked: Any = None
+        self._saving = TemplateSaving(session, self._form, self._defaults, self._show, self._take_saved, self._refuse)
         self._component = TrainingForm(sizing_mode="stretch_width")
         self._component.on_action(self._act)
 
@@ -67,6 +74,7 @@ class NewTrainingPage:
 
     def close(self) -> None:
         self._over = True
+        self._saving.stop()
         self._templates.stop()
         self._checks.stop()
 
@@ -87,16 +95,18 @@ class NewTrainingPage:
         await self._drafted.wait()
 
         def take() -> None:
-            if self._over:
+            if self._over or self._ready:
                 return
             form = self._form
             form.models, form.datasets, form.devices = models, datasets, devices
-            form.take_templates(templates.data)
+            drafted = form.draft()["template"]
+            self._take_templates(templates)
             self._cursor.position = max(self._cursor.position, templates.position)
             wanted = self._route.get("template", "")
             if training is not None and training.config is not None:
                 form.use(training.config)
-            elif wanted and (self._route.get("fresh") or form.template is None or form.template.id != wanted):
+            elif wanted and (self._route.get("fresh") or drafted != wanted):
+                # What was typed since it was loaded is in the draft, also where it has been changed or is gone.
                 form.load(wanted)
             if model := self._route.get("model"):
                 form.edit("model", model)
@@ -106,7 +116,7 @@ class NewTrainingPage:
             self._address()
             self._changed()
             if self._route.get("save"):
-                self._ask_to_save()
+                self._saving.ask()
 
         self._session.change(take)
 
@@ -124,12 +134,18 @@ class NewTrainingPage:
         def take() -> None:
             if self._over:
                 return
-            self._form.take_templates(page.data)
+            self._take_templates(page)
             self._address()
             self._keep()
             self._show()
 
         self._session.change(take)
+
+    def _take_templates(self, page: TemplatePage) -> None:
+        # In an answer from before one was saved here, that one would seem to be deleted.
+        if page.position >= self._known_at:
+            self._known_at = page.position
+            self._form.take_templates(page.data)
 
     # What a person does
 
@@ -143,19 +159,26 @@ class NewTrainingPage:
             return
         if kind == "retry":
             self._session.spawn(self._begin())
-        if not self._ready:
+        if not self._ready or self._saving.act(kind, message):
             return
         match kind:
             case "edit":
+                self._hear(message)
                 if form.edit(str(message.get("field")), message.get("value", "")):
                     self._address()
                     self._changed()
+                else:
+                    self._show()
             case "name":
+                self._hear(message)
                 form.name = str(message.get("name", ""))[:255]
                 self._keep()
-            case "load" if form.load(str(message.get("template"))):
-                self._address()
-                self._changed()
+            case "load":
+                if form.load(str(message.get("template"))):
+                    self._address()
+                    self._changed()
+                else:
+                    self._show()
             case "unload":
                 form.unload()
                 self._address()
@@ -174,17 +197,10 @@ class NewTrainingPage:
                 self._show()
             case "start" if not self._starting:
                 self._start()
-            case "ask_save":
-                self._ask_to_save()
-            case "cancel_save":
-                self._saving = None
-                self._show()
-            case "save" if self._saving is not None and not self._saving["busy"]:
-                self._saving = {**self._saving, "busy": True, "problem": "", "name_problem": ""}
-                self._show()
-                self._session.spawn(self._save(str(message.get("name", "")), str(message.get("description", ""))))
-            case "update" if form.template is not None:
-                self._session.spawn(self._update())
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        number = message.get("number")
+        self._heard = number if isinstance(number, int) else self._heard
 
     def _changed(self) -> None:
         self._refusal = ""
@@ -214,17 +230,21 @@ class NewTrainingPage:
                 form.inspected = await gateway.inspect_model(unknown)
         except ApiRefused as error:
             check = Check(problems=error.fields or (FieldProblem("", str(error)),))
-        except ApiError:
-            self._session.change(lambda: self._look(""))
+        except ApiError as error:
+            said = f"Not checked. {error}"
+            self._session.change(lambda: self._leave_unchecked(said, revision))
             return
 
         def take() -> None:
             form.take_check(check, revision)
-            self._checked = revision
-            self._looking_at = ""
-            self._show()
+            self._leave_unchecked("", revision)
 
         self._session.change(take)
+
+    def _leave_unchecked(self, said: str, revision: int) -> None:
+        """The configuration of `revision` is checked, or (`said`) cannot be: the next change asks again."""
+        self._unchecked, self._checked, self._looking_at = said, revision, ""
+        self._show()
 
     def _look(self, unknown: str) -> None:
         self._looking_at = unknown
@@ -233,123 +253,76 @@ class NewTrainingPage:
     # Starting
 
     def _start(self) -> None:
-        self._form.try_to_start()
+        form = self._form
+        form.try_to_start()
         self._starting = True
         self._refusal = ""
-        # The same request sent twice creates one training.
-        self._key = self._key or uuid.uuid4().hex
-        self._show()
-        self._session.spawn(self._create())
-
-    async def _create(self) -> None:
-        form = self._form
-        revision = form.revision
         template = form.template.id if form.template is not None else None
+        asked = (form.config(), form.name.strip(), template)
+        if asked != self._asked:
+            # The same request sent twice creates one training, also where the answer to the first has been lost.
+            self._asked, self._key = asked, uuid.uuid4().hex
+        self._show()
+        self._session.spawn(self._create(*asked, form.revision))
+
+    async def _create(self, config: dict[str, Any], name: str, template: str | None, revision: int) -> None:
+        form = self._form
         try:
             created = await self._session.gateway.create_training(
-                form.config(), name=form.name.strip(), template_id=template, key=self._key
+                config, name=name, template_id=template, key=self._key
             )
         except ApiError as error:
             refused = error
 
             def take() -> None:
                 self._starting = False
-                self._key = ""
                 self._refusal = f"Not started. {refused}"
-                if isinstance(refused, ApiRefused) and refused.fields:
-                    form.take_check(Check(problems=refused.fields), revision)
-                    if form.revision == revision:
-                        self._refusal = "Not started: what is wrong stands above and at its field."
+                if isinstance(refused, ApiRefused):
+                    self._asked = None
+                    if refused.fields:
+                        form.take_check(Check(problems=refused.fields), revision)
+                        if form.revision == revision:
+                            self._refusal = "Not started: what is wrong stands above and at its field."
+                if self._over:
+                    self._session.toasts.say(toast("warn", f"{name or 'The training'} was not started", str(refused)))
                 self._show()
 
             self._session.change(take)
             return
-        self._session.change(lambda: self._session.go(unparse({"training": created.id})))
+        href = unparse({"training": created.id})
+
+        def started() -> None:
+            if self._over:
+                # Whoever has gone elsewhere is not fetched away from there.
+                self._session.toasts.say(toast("plain", f"{name or 'The training'} was started", href=href))
+            else:
+                self._session.go(href)
+
+        self._session.change(started)
 
     # Templates
 
-    def _ask_to_save(self) -> None:
-        self._session.spawn(self._suggest())
-
-    async def _suggest(self) -> None:
-        name = description = problem = ""
+    async def _defaults(self) -> Check | None:
+        """What the server says of what is typed now; None where that takes longer than somebody would wait for it."""
+        if self._checked == self._form.revision and not self._unchecked:
+            return self._form.check
         try:
-            suggestion = await self._session.gateway.suggest_template(self._form.to_describe())
-            name, description = suggestion.name, suggestion.description
-        except ApiError as error:
-            problem = f"Name and description could not be suggested: {error}"
+            async with asyncio.timeout(_PATIENCE):
+                return await self._session.gateway.check(self._form.config())
+        except (ApiError, TimeoutError):
+            return None
 
-        def take() -> None:
-            self._saving = {
-                "opened": uuid.uuid4().hex,
-                "name": name,
-                "description": description,
-                "name_problem": "",
-                "problem": problem,
-                "busy": False,
-            }
-            self._show()
-
-        self._session.change(take)
-
-    async def _save(self, name: str, description: str) -> None:
-        gateway = self._session.gateway
-        try:
-            created = await gateway.save_template(name, description, self._form.to_save())
-            page = await gateway.templates()
-        except ApiError as error:
-            fields = error.fields if isinstance(error, ApiRefused) else ()
-            at_name = next((one.message for one in fields if one.field == "name"), "")
-            problem = "" if at_name else f"Not saved. {error}"
-
-            def fail() -> None:
-                if self._saving is not None:
-                    self._saving = {**self._saving, "busy": False, "name_problem": at_name, "problem": problem}
-                self._show()
-
-            self._session.change(fail)
-            return
-
-        def take() -> None:
-            self._saving = None
-            self._form.take_templates(page.data)
-            saved = next((one for one in page.data if one.id == created.id), None)
-            if saved is not None:
-                self._form.saved_as(saved)
-            self._address()
-            self._keep()
-            self._show()
-
-        self._session.change(take)
-
-    async def _update(self) -> None:
-        template = self._form.template
-        if template is None:
-            return
-        gateway = self._session.gateway
-        config = self._form.to_save()
-        try:
-            suggestion = await gateway.suggest_template(self._form.to_describe())
-            # A description that somebody wrote stays; one that was generated is generated anew.
-            before = await gateway.suggest_template(msgspec.to_builtins(template.config))
-            kept = template.description != before.description
-            edited = await gateway.edit_template(
-                template.id,
-                template.version,
-                config=config,
-                description=template.description if kept else suggestion.description,
-            )
-        except ApiError as error:
-            refusal = f"{template.name} was not changed. {error}"
-            self._session.change(lambda: self._refuse(refusal))
-            return
-
-        def take() -> None:
-            self._form.saved_as(edited)
-            self._keep()
-            self._show()
-
-        self._session.change(take)
+    def _take_saved(self, page: TemplatePage | None, saved: Template | None) -> None:
+        """What is typed has been saved: in the list as it is now, which may not be known."""
+        if page is None:
+            self._templates.want()
+        else:
+            self._take_templates(page)
+        if saved is not None:
+            self._form.saved_as(saved)
+        self._address()
+        self._keep()
+        self._show()
 
     def _refuse(self, refusal: str) -> None:
         self._refusal = refusal
@@ -367,8 +340,9 @@ class NewTrainingPage:
                 "stand": self._stand(busy, shown["missing"]),
                 "busy": busy or bool(self._looking_at),
                 "refusal": self._refusal,
+                "heard": self._heard,
                 "starting": self._starting,
-                "save": self._saving,
+                "save": self._saving.view(),
             }
         self._component.present(shown)
 
@@ -383,5 +357,7 @@ class NewTrainingPage:
             return "Choose a model." if missing == ["model"] else "Choose a data set."
         if busy:
             return "Checking…"
+        if self._unchecked:
+            return self._unchecked
         problems = self._form.problems()
         return "Ready to start." if not problems else "Not ready to start."

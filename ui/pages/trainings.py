@@ -110,6 +110,8 @@ class TrainingsPage:
             self._failed = self._refused = ""
             self._answer = answer
             self._selected &= {training.id for training in answer.data}
+            if self._plan is not None and not self._busy:
+                self._plan = training_list.narrowed(self._plan, answer.data)
             self._show()
 
     def _show(self) -> None:

@@ -144,19 +144,28 @@ def choices_of_line(
     """What one slot can show of a run with several SAEs: what `sae` says for all, or one of them.
 
     Not those that are `taken` by other slots. Each can have a line of its own where there is `room` for so many more.
+    What cannot be chosen says why.
     """
     labels = sae_labels(run.saes, len(run.saes))
     if len(labels) < 2:
         return []
     shown = own.get(slot)
-    missing = len(labels) - len(taken) - (shown is None)
-    choices = [("", f"mean of {len(labels)} SAEs" if sae == MEAN else f"{sae}, as all", False)]
-    choices += [(str(index), label, index in taken and index != shown) for index, label in enumerate(labels)]
-    choices += [(EACH, "each on its own", not 0 < missing <= room)]
+    missing = len(labels) - sum(index in taken for index in range(len(labels)))
+    more = missing - (shown is None)
+    each = "they are" if not missing else f"needs {MOST - room + more} lines, at most {MOST}" if more > room else ""
+    choices = [("", f"mean of {len(labels)} SAEs" if sae == MEAN else f"{sae}, as all", "")]
+    for index, label in enumerate(labels):
+        choices.append((str(index), label, "has a line already" if index in taken and index != shown else ""))
+    choices.append((EACH, "each on its own", each))
     now = "" if shown is None else str(shown)
     return [
-        {"value": value, "label": label, "disabled": disabled, "chosen": value == now}
-        for value, label, disabled in choices
+        {
+            "value": value,
+            "label": f"{label} ({why})" if why else label,
+            "disabled": bool(why),
+            "chosen": value == now,
+        }
+        for value, label, why in choices
     ]
 
 

@@ -248,9 +248,9 @@ class Form:
         config, facts = self.config(), self.facts
         return config if facts is None else {"hidden_dim": facts.hidden_dim, **config}
 
-    def to_describe(self) -> dict[str, Any]:
-        """The configuration with the defaults that a description should tell, where the server has named them."""
-        defaults = plain(self.check.config) if self.check is not None and self.check.config is not None else {}
+    def to_describe(self, check: Check | None = None) -> dict[str, Any]:
+        """The configuration with the defaults that a description should tell, as a check of it has named them."""
+        defaults = plain(check.config) if check is not None and check.config is not None else {}
         told = {name: _rounded(defaults[name]) for name in _KEY_DEFAULTS if name in defaults}
         return {**told, **self.to_save()}
 
@@ -284,14 +284,21 @@ class Form:
     def draft(self) -> dict[str, Any]:
         """What the browser keeps for a reload."""
         loaded = self._loaded.id if self._loaded is not None else self._wanted
-        return {"inputs": self.inputs, "name": self.name, "advanced": self.advanced, "template": loaded}
+        return {
+            "inputs": self.inputs,
+            "aside": self._set_aside,
+            "name": self.name,
+            "advanced": self.advanced,
+            "template": loaded,
+        }
 
     def restore(self, draft: Any) -> bool:
         """Take a draft back; False where it is none."""
         if not isinstance(draft, Mapping) or not isinstance(draft.get("inputs"), Mapping):
             return False
         self.use(TrainingConfig())
-        self.inputs |= {name: raw for name, raw in draft["inputs"].items() if _can_hold(name, raw)}
+        self.inputs |= _held(draft["inputs"])
+        self._set_aside = _held(draft.get("aside"))
         self.name = str(draft.get("name") or "")[:255]
         self.advanced = bool(draft.get("advanced"))
         template = draft.get("template")
@@ -326,11 +333,19 @@ class Form:
             "name": self.name,
             "advanced": self.advanced,
             "groups": self._groups(problems),
-            "problems": list(problems.values()),
+            "problems": [{"field": self._place(field), "text": said} for field, said in problems.items()],
             "missing": self._missing(),
-            "warnings": [one.message for one in (self.check.warnings if self.check is not None else ())],
+            "warnings": [
+                {"field": self._place(one.field), "text": one.message}
+                for one in (self.check.warnings if self.check is not None else ())
+            ],
             "needs": self._needs(),
         }
+
+    def _place(self, said: str) -> str:
+        """The field that a problem leads to; empty where none is shown."""
+        field = BY_NAME.get(said.removeprefix("config."))
+        return field.name if field is not None and self._says_something(field) else ""
 
     def _template_view(self) -> dict[str, Any]:
         fitting = [one for one in self._templates.values() if fits(one.config, *self._chosen())]
@@ -508,6 +523,11 @@ def default_of(field: Field) -> Any:
 def _rounded(value: Any) -> Any:
     """A default in three digits, as one would type it."""
     return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
+def _held(draft: Any) -> dict[str, Input]:
+    """What of a draft can be typed into the fields of that name."""
+    return {name: raw for name, raw in draft.items() if _can_hold(name, raw)} if isinstance(draft, Mapping) else {}
 
 
 def _can_hold(name: Any, raw: Any) -> bool:

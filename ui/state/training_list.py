@@ -208,6 +208,14 @@ def plan(action: str, chosen: Sequence[Training]) -> Plan:
     return Plan(action=action, does=does, skips=skips)
 
 
+def narrowed(planned: Plan, shown: Sequence[Training]) -> Plan | None:
+    """The same without what is not shown any more; None where nothing is left of it."""
+    ids = {training.id for training in shown}
+    does = tuple(one for one in planned.does if one.id in ids)
+    skips = tuple((one, why) for one, why in planned.skips if one.id in ids)
+    return Plan(action=planned.action, does=does, skips=skips) if does else None
+
+
 def _allowed(action: str, training: Training) -> bool:
     return action == "tag" or any(button["name"] == action and button["enabled"] for button in actions(training))
 
