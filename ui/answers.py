@@ -90,7 +90,10 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint on disk: `path` on `host`, `size` in bytes, `timestamp` in µs since 1970."""
+    """A checkpoint on disk: `path` on `host`, `size` in bytes, `timestamp` in µs since 1970.
+
+    `evaluation_fvu` is that of the evaluation at its step; `best` is the one with the lowest of these.
+    """
 
     step: int
     timestamp: int
@@ -100,6 +103,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     loss: float | None = None
     fvu: float | None = None
+    evaluation_fvu: float | None = None
+    best: bool = False
 
 
 class CheckpointPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,9 @@ TICK = 0.1
 KEPT = 5_000
 """Events that are kept for pages that lag behind, up to twice as many; a page that lags by more asks the API again."""
 
+WATCH = 0.25
+"""Seconds between two looks at whether the connection still stands: so soon is it said that it is lost."""
+
 _RETRY = 5.0
 
 
@@ -120,7 +123,7 @@ class Feed:
     async def _watch(self, follower: Follower) -> None:
         """Notice that the connection is gone; the follower makes it again by itself and says so."""
         while True:
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(WATCH)
             if not follower.connected:
                 self._lost("The connection to the server is lost.")
 

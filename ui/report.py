@@ -26,6 +26,7 @@ from . import text, theme
 from .answers import Evaluation, History, LogLine, Training
 from .charts.analysis import Densities, Frontier
 from .charts.compare import FADED, CompareCharts
+from .charts.grid import grid
 from .charts.live import Choices, LiveCharts
 from .components.card import Card
 from .components.compare_table import CompareTable
@@ -35,7 +36,7 @@ from .components.section import Section
 from .state import comparison, evaluations, hyperparameters
 from .state.compare_asked import Asked
 from .state.comparison import Result
-from .state.trainings import card, sae_labels, target_l0
+from .state.trainings import alert, card, sae_labels, target_l0
 from .steps import Steps
 
 LONGEST_LINE = 2_000
@@ -119,6 +120,7 @@ def _one(parts: _Parts, run: Exported, now: float) -> None:
     worth = evaluations.worth(run.evaluations, labels)
     head = card(training, now, worth)
     # What leads elsewhere, or does something, has no place in a file.
+    head["alert"] = alert(training, advice=False)
     head["chips"] = [{name: chip[name] for name in ("label", "title")} for chip in head["chips"]]
     parts.add(
         "card",
@@ -256,7 +258,7 @@ def _html(title: str, about: str, parts: _Parts) -> bytes:
     }
     bokeh = Resources(mode="inline", components=["bokeh"], minified=True).js_raw
     charts = {"docs": documents, "items": [item.to_json() for item in items]} if parts.figures else None
-    css = (_FOLDER / "report.css").read_text("utf-8")
+    css = (_FOLDER / "report.css").read_text("utf-8") + grid(".figures.of3", "div", within=".of3 > ")
     for name, colours in (("light", theme.LIGHT), ("dark", theme.DARK)):
         css = css.replace(f"@{name}@", _variables(name, colours))
     scripts = [*(bokeh if parts.figures else ()), _drawers(), (_FOLDER / "report.js").read_text("utf-8")]

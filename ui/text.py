@@ -94,6 +94,11 @@ def about(seconds: float | None) -> str:
     return duration(seconds if seconds < 60 else 60 * round(seconds / 60))
 
 
+def sentence(words: str) -> str:
+    """Words with a full stop, where they do not end in a mark already."""
+    return words if words.endswith((".", "!", "?", "…", ")")) else f"{words}."
+
+
 def series(values: tuple[int, ...] | list[int]) -> str:
     """Whole numbers with runs of three and more joined: 0–15, or 6, 8."""
     parts: list[str] = []

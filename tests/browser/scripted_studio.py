@@ -423,8 +423,13 @@ class Studio:
                     found[event.step] = {**msgspec.structs.asdict(event), "timestamp": raw.occurred_at}
                 case CheckpointDeleted(step=step):
                     found.pop(step, None)
+                case EvaluationMade(step=step, fvu=fvu) if step in found:
+                    found[step]["evaluation_fvu"] = fvu
                 case _:
                     pass
+        evaluated = [row for row in found.values() if "evaluation_fvu" in row]
+        if evaluated:
+            min(evaluated, key=lambda row: row["evaluation_fvu"])["best"] = True
         return [found[step] for step in sorted(found, reverse=True)]
 
     async def _checkpoints(self, request: Request) -> Response:

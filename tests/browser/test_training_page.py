@@ -180,6 +180,8 @@ def test_the_log_shows_the_last_lines_then_older_then_new_ones_each_once(dashboa
     expect(page.get_by_role("checkbox", name="Follow")).not_to_be_checked()
     # The first 50 lines, the live one, and as many older ones as one request brings.
     expect(page.locator(".canvas")).to_have_attribute("style", f"height: {251 * 20}px;")
+    page.get_by_role("checkbox", name="Follow").check()
+    expect(page.get_by_text("written live")).to_be_visible()
     # The first event of the training's stream is its start, so that the lines are the versions 2 to 402.
     wait_until(lambda: tab.whole_log() == list(range(2, 403)), "every line once, in order")
 
@@ -295,14 +297,17 @@ def test_a_connection_that_breaks_is_said_and_nothing_is_missing_after_it(dashbo
     wait_until(lambda: tab.steps()[-1:] == [30], "the history")
     dashboard.api_down()
     banner = tab.page.locator(".banner")
-    expect(banner).to_be_visible(timeout=3_000)
+    expect(banner).to_be_visible()
     expect(banner).to_contain_text("Reconnecting")
+    # It covers nothing that could be clicked, now or where the page is scrolled to.
+    for control in (tab.page.get_by_role("link", name="← Trainings"), tab.page.get_by_role("heading", name=one)):
+        control.click(trial=True)
     tab.page.get_by_role("button", name="Pause", exact=True).click()
     expect(tab.page.get_by_text("Nothing was asked of the training")).to_be_visible()
     studio.train(one, 31, 60)
     studio.say(one, "while away")
     dashboard.api_up()
-    expect(banner).to_be_hidden(timeout=15_000)
+    expect(banner).to_be_hidden(timeout=60_000)
     wait_until(lambda: tab.steps() == list(range(1, 61)), "what was missed")
     expect(tab.page.get_by_text("while away")).to_be_visible()
     expect(tab.page.locator(".connection .status")).to_contain_text("live · position")

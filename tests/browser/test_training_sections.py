@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from harness import Dashboard, Tab, wait_until
 from playwright.sync_api import Locator, expect
-from scripted_studio import CONFIG, Studio
+from scripted_studio import CONFIG, Studio, evaluation_of
 
 from events.control import CheckpointRequested, PauseRequested, TrainingCreated
 from events.training import CheckpointDeleted, TrainingConfig
@@ -135,6 +135,13 @@ def test_checkpoints_come_and_go_live_and_are_deleted_with_a_second_click(
     rows = section.locator("tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("1,000")
+    # The best one is that with the lowest FVU of an evaluation, which may come after it.
+    expect(section.locator(".best")).to_have_count(0)
+    studio.emit(training, evaluation_of(1_000))
+    expect(rows.first.locator(".best")).to_have_text("best")
+    studio.emit(training, evaluation_of(20, fvu=0.01))
+    expect(rows.nth(1).locator(".best")).to_have_text("best")
+    expect(section.locator(".best")).to_have_count(1)
     expect(rows.first.get_by_role("link", name="Download the checkpoint")).to_have_attribute(
         "href", f"api/v1/trainings/{training}/checkpoints/1000/download"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from bokeh.document import Document
 from bokeh.document.events import ColumnsStreamedEvent, DocumentChangedEvent
 from bokeh.io.doc import patch_curdoc
@@ -42,6 +43,19 @@ def test_a_chart_that_is_not_updated_gets_nothing_and_one_that_is_gets_what_it_l
     assert len(events) == len(LINES)
     charts.update("fvu", data(9))
     assert events[-1].data["step"] == [6.0, 7.0, 8.0, 9.0]  # type: ignore[attr-defined]
+
+
+def test_what_never_changes_is_drawn_in_a_range_around_it() -> None:
+    held = data(5)
+    for columns in held.values():
+        columns["sparsity_coefficient"] = np.full(5, 6e-4)
+    charts = CompareCharts(LINES, held, axis="step", log=False)
+    values = charts.figures["sparsity_coefficient"].y_range
+    assert values.default_span == pytest.approx(0.1 * 6e-4, rel=1e-3)
+    before = values.default_span
+    charts.fit(held)
+    assert values.default_span == pytest.approx(before, rel=1e-3)
+    assert values.default_span != before
 
 
 def test_a_line_with_another_history_is_drawn_from_its_beginning() -> None:

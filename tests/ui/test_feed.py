@@ -139,6 +139,22 @@ async def test_pages_are_called_when_something_happens_and_not_after_they_left()
         await running
 
 
+async def test_that_the_connection_is_lost_is_known_within_three_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert feeds.WATCH + TICK < 3
+    monkeypatch.setattr(feeds, "WATCH", 0.001)
+    feed = Feed("http://127.0.0.1:9")
+    told = asyncio.Event()
+    running = asyncio.create_task(feed.run())
+    feed.take(Subscribed(log_id="a", after=3, head=3))
+    assert feed.away is None
+    feed.attach(lambda: told.set() if feed.away else None)
+    await asyncio.wait_for(told.wait(), 30)
+    assert feed.away == "The connection to the server is lost."
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 @pytest.mark.parametrize("late", [0.0, 0.3, 0.49])
 def test_what_happens_ten_times_a_second_is_shown_as_often_and_a_flood_no_oftener(late: float) -> None:
     """Events at every tick, then at every thousandth; a busy loop makes each call `late` by that share of a tick."""

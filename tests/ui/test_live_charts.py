@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bokeh.document import Document
 from bokeh.document.events import ColumnsStreamedEvent, DocumentChangedEvent
-from bokeh.models import LogScale
+from bokeh.models import HoverTool, LogScale, Span
 
 from events.training import TrainingConfig
 from ui.answers import MetricRow, Training
@@ -80,6 +80,36 @@ def test_new_steps_travel_in_one_message_whatever_was_chosen(choices: Choices) -
     assert [type(event) for event in sent] == [ColumnsStreamedEvent]
     data: Any = charts.source.data
     assert {len(data[name]) for name in data} == {3}
+
+
+def test_every_chart_is_read_at_the_pointer_and_l0_has_its_target() -> None:
+    charts = LiveCharts(["L1.<b>", "b"], columns_of(1, 2), Choices(), target_l0=16.0)
+    for chart, plot in zip(charts.charts, charts.figures, strict=True):
+        (hover,) = plot.select(type=HoverTool)
+        assert hover.mode == "vline"
+        for column in chart.columns(2):
+            assert f"@{{{column}}}{{{chart.values}}}" in hover.tooltips
+        assert ("L1.&lt;b&gt;" in hover.tooltips) == chart.per_sae
+        targets = [line.location for line in plot.select(type=Span)]
+        assert targets == ([16.0] if chart.metric == "l0" else [])
+    first = charts.figures[0].select(type=HoverTool)[0]
+    charts.show_line(0, visible=False)
+    assert [line.glyph.y for line in first.renderers] == ["loss_1"]
+
+
+@pytest.mark.parametrize("saes", [1, 2])
+def test_what_never_changes_is_drawn_in_a_range_around_it(saes: int) -> None:
+    columns = columns_of(1, 2, 3, saes=saes, sparsity_coefficient=6e-4)
+    charts = LiveCharts([str(sae) for sae in range(saes)], columns, Choices())
+    (plot,) = [plot for plot in charts.figures if plot.name == "chart-sparsity_coefficient"]
+    spans = [plot.y_range.default_span]
+    charts.replace(columns)
+    spans.append(plot.y_range.default_span)
+    # Bokeh puts it half above the value and half below. Another length makes it fit the range anew.
+    assert spans == pytest.approx([0.1 * 6e-4] * 2, rel=1e-3)
+    assert spans[0] != spans[1]
+    charts.choose(Choices(log=True), columns)
+    assert plot.y_range.default_span == pytest.approx(2, rel=1e-3)
 
 
 def test_nothing_that_the_browser_makes_of_the_charts_comes_back() -> None:

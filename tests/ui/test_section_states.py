@@ -100,6 +100,10 @@ def test_checkpoints_are_rows_with_a_download_and_a_deletion_that_asks() -> None
     assert row["actions"][0]["href"] == "api/v1/trainings/a%2Fb/checkpoints/1000/download"
     assert row["actions"][1]["href"] == "api/v1/trainings/a%2Fb/checkpoints/1000/export?format=saelens"
     assert row["actions"][2]["sure"]
+    assert "mark" not in row["cells"]["step"]
+    best = msgspec.structs.replace(one, best=True, evaluation_fvu=0.1834)
+    mark = checkpoints.table("a/b", [best])["rows"][0]["cells"]["step"]["mark"]
+    assert mark == {"label": "best", "title": "The lowest FVU on held-out text: 0.183"}
     assert checkpoints.summary([one, one]) == "2 checkpoints, 12.7 MB"
 
 

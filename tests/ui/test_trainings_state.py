@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, get_args
 
 import msgspec
 import pytest
 
+from core.decide import Action, Refused, decide
 from events.control import PauseRequested
 from events.event import Event, Recorded, event_type
 from events.log import LogWritten
-from events.status import RESUMABLE, Status
+from events.status import PROCESS_EXPECTED, Status, TrainingState
 from events.training import Sae, StepTrained, TrainingConfig, TrainingPaused
 from ui.answers import Training
 from ui.state import training_list
@@ -81,11 +83,14 @@ def test_every_status_has_its_words_its_tone_and_a_filter(status: str) -> None:
 
 
 @pytest.mark.parametrize("status", get_args(Status))
-def test_resume_is_offered_exactly_where_it_is_possible(status: str) -> None:
+def test_what_is_offered_is_exactly_what_the_server_would_do(status: Status) -> None:
+    wanted: set[str] = set()
+    for action in get_args(Action):
+        with contextlib.suppress(Refused):
+            decide(TrainingState(status=status, launched=status in PROCESS_EXPECTED), action)
+            wanted.add(action)
     offered = {button["name"] for button in state.actions(training(status)) if button["enabled"]}
-    assert ("resume" in offered) == (status in RESUMABLE)
-    assert ("pause" in offered) == (status == "running")
-    assert ("checkpoint" in offered) == (status == "running")
+    assert offered - {"again"} == wanted
 
 
 @pytest.mark.parametrize(
@@ -197,6 +202,23 @@ def test_a_filter_that_nothing_passes_stays_in_sight() -> None:
     assert ("Paused", 0) in [(one["label"], one["count"]) for one in shown["filters"]]
     assert shown["matching"] == 0
     assert shown["searching"]
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted"])
+def test_how_a_training_broke_off_says_what_can_be_done_now(status: str) -> None:
+    broken = training(status, reason="no memory")
+    said = state.card(broken, NOW)["alert"]["text"]
+    offered = [button["label"] for button in state.actions(broken)]
+    assert "no memory. " in said
+    for label in ("Resume", "Retry") if status == "failed" else ("Resume",):
+        assert f" {label} " in said
+        assert label in offered
+    assert "newest checkpoint" in said
+    assert ("log" in said) == (status == "failed")
+    foreign = training(status, config=None)
+    assert "Retry" not in state.card(foreign, NOW)["alert"]["text"]
+    # In a file there is nothing to press.
+    assert "Resume" not in (state.alert(broken, advice=False) or {})["text"]
 
 
 def test_what_is_wrong_while_a_training_runs_is_on_its_card_and_in_its_line() -> None:

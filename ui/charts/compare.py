@@ -15,6 +15,7 @@ from bokeh.models import (
     CustomJSTickFormatter,
     DataRange1d,
     HoverTool,
+    LogScale,
     LogTicker,
     ResetTool,
     SaveTool,
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from ..state.comparison import Line
 from .axes import LOG_TICKS, TICKS, TIME_TICKS, time_ticker
-from .dress import dress, keep_to_itself, literal, refit
+from .dress import dress, keep_to_itself, literal, refit, span_of_constant
 
 HEIGHT = 260
 """Height of a chart in pixels."""
@@ -97,6 +98,7 @@ class CompareCharts:
         self.charts = charts_of(data)
         self._fitted = False
         self.figures = {chart.metric: self._figure(chart, data) for chart in self.charts}
+        self.fit(data)
         for plot in self.figures.values():
             plot.on_event(Reset, lambda event: on_whole())
             # A double click undoes the zoom of the chart that it hits, and says so to nobody.
@@ -122,12 +124,15 @@ class CompareCharts:
                 self._sources[at].stream({name: values.tolist() for name, values in added.items()})
             self._sent[at] = len(columns["step"])
 
-    def fit(self, *, whole: bool = False) -> None:
-        """Let the charts' ranges be fitted anew, which a zoom has fixed; without `whole` the axis stays as it is."""
+    def fit(self, data: Mapping[str, Columns], *, whole: bool = False) -> None:
+        """Fit the charts' ranges, which a zoom has fixed, to `data`; without `whole` the axis stays as it is."""
         self._fitted = not self._fitted
-        span = 2.0 if self._fitted else 2.0001
-        for fitted in (*(plot.y_range for plot in self.figures.values()), *([self._along] if whole else [])):
-            refit(fitted, span)
+        anew = 1.0 if self._fitted else 1.0001
+        for metric, plot in self.figures.items():
+            values = np.concatenate([np.asarray(data[line.key][metric], dtype=np.float64) for line in self._lines])
+            refit(plot.y_range, anew * span_of_constant(values, log=isinstance(plot.y_scale, LogScale)))
+        if whole:
+            refit(self._along, 2.0 * anew)
 
     def emphasise(self, keys: Collection[str]) -> None:
         """Let all lines but these fade; none: show all alike."""

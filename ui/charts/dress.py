@@ -5,8 +5,10 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+import numpy as np
 from bokeh.models import InlineStyleSheet
 from bokeh.plotting import figure
+from numpy.typing import NDArray
 
 from .axes import TOOLBAR
 
@@ -33,6 +35,12 @@ def keep_to_itself(plot: figure, *but: Any) -> None:
     """Let the browser tell nothing of what it makes of a figure's ranges and themes, but for the models `but`."""
     for model in plot.references():
         model.syncable = model in but
+
+
+def span_of_constant(values: NDArray[Any], *, log: bool) -> float:
+    """How long an axis is along which nothing changes: a tenth of what stands there, on a log scale two decades."""
+    greatest = float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0))
+    return 2.0 if log else 0.1 * greatest or 2.0
 
 
 def refit(fitted: Any, span: float) -> None:

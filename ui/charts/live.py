@@ -36,7 +36,7 @@ from ..answers import Training
 from ..steps import AXES, PER_SAE, Columns
 from ..theme import line_style
 from .axes import LOG_TICKS, TICKS, TIME_TICKS, TOOLBAR, time_ticker
-from .dress import refit
+from .dress import refit, span_of_constant
 from .smoothing import SPANS, MovingAverage
 
 HEIGHT = 232
@@ -245,10 +245,9 @@ class LiveCharts:
         return np.array([columns[name] for name in chart.columns(len(self._labels))], dtype=np.float64)
 
     def _span(self, chart: Chart, columns: Columns) -> float:
-        """How long an axis is along which nothing changes; on a log scale in decades."""
-        values = self._of(chart, columns)
-        greatest = float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0))
-        span = 2.0 if isinstance(self.figures[self.charts.index(chart)].y_scale, LogScale) else greatest or 2.0
+        """How long the chart's axis is where nothing changes along it: another length each time."""
+        log = isinstance(self.figures[self.charts.index(chart)].y_scale, LogScale)
+        span = span_of_constant(self._of(chart, columns), log=log)
         return span if self._fitted else span * 1.0001
 
     # The choices

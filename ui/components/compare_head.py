@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..charts.grid import grid
 from .component import Component, script, style
 
 
@@ -14,4 +15,4 @@ class CompareHead(Component):
     """
 
     _esm = script("chart_controls.js", "compare_head.js")
-    _stylesheets = style("head.css", "compare_head.css")
+    _stylesheets = [*style("head.css", "compare_head.css"), grid(".bones", ".bone")]

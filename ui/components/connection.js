@@ -47,6 +47,12 @@ export function render({model, view}) {
   const banner = el("div", {class: "banner", role: "alert", hidden: true})
   let lost = false
 
+  // It covers nothing: the page below makes room for it, however many lines it takes.
+  new ResizeObserver(() => {
+    const page = scroller()
+    if (page && banner.isConnected) page.style.marginTop = `${banner.offsetHeight}px`
+  }).observe(banner)
+
   const show = ({tone, label, banner: text}) => {
     if (lost) return
     setClass(chip, `status ${tone}`)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..charts.grid import grid
 from .component import Component, script, style
 
 
@@ -13,4 +14,4 @@ class MetricsHead(Component):
     """
 
     _esm = script("chart_controls.js", "metrics_head.js")
-    _stylesheets = style("head.css", "metrics_head.css")
+    _stylesheets = [*style("head.css", "metrics_head.css"), grid(".bones", ".bone")]

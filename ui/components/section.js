@@ -80,6 +80,7 @@ export function render({model, view}) {
     return button
   }
   const cell = (column, value) => el("td", {class: `c-${column.key} ${column.align ?? ""}`, "data-label": column.label},
+    value.mark ? el("span", {class: "status done best", title: value.mark.title}, `${value.mark.label} `) : null,
     value.time ? clock(value.time, true).slice(0, -4) : value.text, value.quiet ? el("span", {class: "quiet"}, ` ${value.quiet}`) : null)
   const drawTable = part(table, (list, node) => {
     const focused = view.shadow_el.activeElement?.dataset?.key

@@ -10,6 +10,7 @@ import msgspec
 import panel as pn
 
 from ..charts.compare import CompareCharts
+from ..charts.grid import grid
 from ..charts.smoothing import SPANS
 from ..components.compare_head import CompareHead
 from ..gateway import ApiError
@@ -141,7 +142,7 @@ class ComparePage:
     def _all_anew(self, whole: bool) -> None:
         """Other columns are to be drawn: those of a zoom, or the `whole` again."""
         if self._charts is not None:
-            self._charts.fit(whole=whole)
+            self._charts.fit((self._zoom.columns or self._columns).drawn, whole=whole)
         for waiting in self._anew.values():
             waiting.update(line.key for line in self._lines)
         self._bring_up_to_date()
@@ -410,12 +411,8 @@ class ComparePage:
         self._session.change(lambda: self._head.send({"type": "found", "runs": found}))
 
 
-_GRID = """
-.scroll-button { display: none; }
-:host {
-  display: grid; gap: 4px 16px; padding: 0 12px 12px; align-content: start;
-  grid-template-columns: repeat(3, minmax(0, 1fr));
-}
-@media (max-width: 1180px) { :host { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
-@media (max-width: 760px) { :host { grid-template-columns: minmax(0, 1fr); } }
+_GRID = f"""
+.scroll-button {{ display: none; }}
+:host {{ padding: 0 12px 12px; align-content: start; }}
+{grid(":host", ".bk-Figure")}
 """

@@ -83,11 +83,14 @@ class LogSection:
             page = await self._session.gateway.logs(self._id, limit=LINES, level=self._level, q=self._q)
         except ApiError as error:
             reason = f"The log could not be loaded: {error}"
-            self._session.change(lambda: self._fail(reason))
+            self._session.change(lambda: self._fail(reason, beginning))
         else:
             self._session.change(lambda: self._take(page, beginning))
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, beginning: int) -> None:
+        if beginning != self._beginning or not self._open:
+            # Something else is looked for by now.
+            return
         self._failed = reason
         self._note = ""
         self._show()
@@ -110,7 +113,7 @@ class LogSection:
             page = await self._session.gateway.logs(self._id, limit=OLDER, before=before, level=self._level, q=self._q)
         except ApiError as error:
             reason = f"Older lines could not be loaded: {error}"
-            self._session.change(lambda: self._fail(reason))
+            self._session.change(lambda: self._fail(reason, beginning))
         else:
             self._session.change(lambda: self._take_older(page, beginning))
 

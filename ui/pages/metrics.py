@@ -13,6 +13,7 @@ from events.event import Recorded
 from events.training import StepTrained, TrainingResumed
 
 from ..answers import History, Training
+from ..charts.grid import grid, height
 from ..charts.live import HEIGHT, Choices, LiveCharts, charts_of, expected_charts
 from ..charts.smoothing import SPANS
 from ..components.metrics_head import MetricsHead
@@ -83,7 +84,12 @@ class MetricsSection:
 
     def push(self) -> None:
         """Add the steps that have come. The document is locked."""
-        if not self._open or self._steps is None or self._stale:
+        if not self._open or self._steps is None:
+            return
+        if self._stale:
+            if self._failed and self._session.feed.away is None:
+                # The steps that come do not connect to what is shown: they wait for the history.
+                self._want()
             return
         events = self._cursor.take()
         if events is None:
@@ -361,25 +367,13 @@ def _steps_of(events: list[Recorded]) -> list[tuple[StepTrained, int]]:
     return [(recorded.data, recorded.occurred_at) for recorded in events if isinstance(recorded.data, StepTrained)]
 
 
-_GAP = 4
-
 _GRID = f"""
 .scroll-button {{ display: none; }}
-:host {{
-  display: grid; gap: {_GAP}px 16px; padding: 0 12px 12px; align-content: start;
-  grid-template-columns: repeat(3, minmax(0, 1fr));
-}}
-@media (max-width: 1180px) {{ :host {{ grid-template-columns: repeat(2, minmax(0, 1fr)); }} }}
-@media (max-width: 760px) {{ :host {{ grid-template-columns: minmax(0, 1fr); }} }}
+:host {{ padding: 0 12px 12px; align-content: start; }}
+{grid(":host", ".bk-Figure")}
 """
 
 
 def _place(charts: int) -> str:
-    """The height of a grid of so many charts, in as many columns as `_GRID` gives it."""
-    if not charts:
-        return ":host { min-height: 0; padding: 0; }"
-    three, two, one = (rows * (HEIGHT + _GAP) - _GAP + 12 for rows in (-(-charts // 3), -(-charts // 2), charts))
-    return (
-        f":host {{ min-height: {three}px; }} @media (max-width: 1180px) {{ :host {{ min-height: {two}px; }} }}"
-        f" @media (max-width: 760px) {{ :host {{ min-height: {one}px; }} }}"
-    )
+    """The room that so many charts take."""
+    return height(charts, HEIGHT) if charts else ":host { min-height: 0; padding: 0; }"

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from events.control import CheckpointRequested
 from events.event import Recorded
-from events.training import CheckpointDeleted, CheckpointSaved, TrainingResumed
+from events.training import CheckpointDeleted, CheckpointSaved, EvaluationMade, TrainingResumed
 
 from ..answers import Checkpoint, Deed, Training
 from ..components.section import Section
@@ -201,7 +201,7 @@ class CheckpointsSection(FoldedSection):
         super().push(events)
 
     def _concerns(self, recorded: Recorded) -> bool:
-        return isinstance(recorded.data, CheckpointSaved | CheckpointDeleted | TrainingResumed)
+        return isinstance(recorded.data, CheckpointSaved | CheckpointDeleted | TrainingResumed | EvaluationMade)
 
     async def _ask(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import quote
@@ -44,6 +45,7 @@ class TrainingPage:
         self._deleting = ""
         self._gone = ""
         self._over = False
+        self._heard_at = time.time()
         self._retry_key = secrets.token_hex(16)
         self._card = Card(sizing_mode="stretch_width")
         self._card.on_action(self._act)
@@ -165,7 +167,10 @@ class TrainingPage:
             return
         shown: dict[str, Any] = {"failed": self._failed, "loading": self._live is None and not self._failed}
         if self._live is not None:
-            shown |= card(self._live.training, worth=self._evaluation.worth)
+            if self._session.feed.away is None:
+                self._heard_at = time.time()
+            # Nobody knows how long it goes on while the server is away.
+            shown |= card(self._live.training, self._heard_at, worth=self._evaluation.worth)
             shown |= {"refusal": self._refusal, "deleting": self._deleting}
             if self._sending:
                 shown["actions"] = [{**button, "enabled": False} for button in shown["actions"]]

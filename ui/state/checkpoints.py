@@ -63,13 +63,17 @@ def what_was_deleted(removed: int, bytes_freed: int, actor: str | None) -> str:
     return f"This training was deleted{by}. {files} Its events stay in the log."
 
 
+def _why_best(one: Checkpoint) -> str:
+    return f"The lowest FVU on held-out text: {text.metric(one.evaluation_fvu)}"
+
+
 def _row(training_id: str, one: Checkpoint) -> dict[str, Any]:
     step = text.count(one.step)
     place = f"api/v1/trainings/{quote(training_id, safe='')}/checkpoints/{one.step}"
     return {
         "key": str(one.step),
         "cells": {
-            "step": {"text": step},
+            "step": {"text": step} | ({"mark": {"label": "best", "title": _why_best(one)}} if one.best else {}),
             "when": {"time": one.timestamp},
             "loss": {"text": text.metric(one.loss)},
             "fvu": {"text": text.metric(one.fvu)},

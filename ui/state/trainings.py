@@ -66,7 +66,7 @@ _ENDED = ("stopped", "completed", "failed", "interrupted", "paused")
 _RESUMABLE = ("paused", "stopped", "failed", "interrupted")
 _RETRIABLE = ("stopped", "failed", "interrupted", "completed")
 _DELETABLE = ("queued", "paused", "stopped", "failed", "interrupted", "completed")
-_STOPPABLE = ("queued", "starting", "running", "pausing", "resuming", "paused")
+_STOPPABLE = ("queued", "starting", "running", "pausing", "resuming", "paused", "interrupted")
 
 
 _TITLED = ("completed", "failed", "interrupted")
@@ -279,14 +279,19 @@ def retry_name(name: str) -> str:
     return (said[1] if said else name)[: _NAME_LENGTH - len(ending)] + ending
 
 
-def alert(training: Training) -> dict[str, str] | None:
-    """What a person should know about how a training stands, with what to do about it."""
+def alert(training: Training, *, advice: bool = True) -> dict[str, str] | None:
+    """What a person should know about how a training stands; with `advice`, what can be done about it too."""
+    resume = " Resume goes on from the newest checkpoint, or from the beginning where there is none."
+    retry = ""
+    if training.config is not None:
+        retry = " Retry begins a new training with the same configuration; to change it first, use it as form, below."
     match training.status:
         case "failed":
-            return {"tone": "bad", "text": f"Failed. {training.reason or 'The log says why.'}"}
+            said = f"Failed. {text.sentence(training.reason or 'It gave no reason.')} The log below says more."
+            return {"tone": "bad", "text": said + (resume + retry if advice else "")}
         case "interrupted":
-            reason = training.reason or "Its process is gone."
-            return {"tone": "bad", "text": f"Interrupted. {reason} Resume goes on from the newest checkpoint."}
+            said = f"Interrupted. {text.sentence(training.reason or 'Its process is gone.')}"
+            return {"tone": "bad", "text": said + (resume if advice else "")}
         case "queued" | "resuming" if training.reason is not None and not training.launched:
             return {"tone": "plain", "text": training.reason}
         case status if status in PROCESS_EXPECTED and training.reason is not None:
