@@ -186,6 +186,17 @@ class Tab:
             name,
         )
 
+    def ticks(self, name: str) -> list[str]:
+        """What is written at the ticks of a chart's values."""
+        self.idle()
+        return self.page.evaluate(
+            _with_view("""name => {
+                const axis = find(name).axis_views.find(one => one.dimension === 1)
+                return axis.compute_labels(axis.tick_coords.major[1]).items.map(label => label.text)
+            }"""),
+            name,
+        )
+
     def frame(self, name: str) -> tuple[float, float, float]:
         """Where a chart's lines are on the page: left edge, width, middle from above."""
         box = self.chart(name)

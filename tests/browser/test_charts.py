@@ -126,6 +126,9 @@ def test_choices_change_every_chart_and_survive_a_reload_and_live_steps(dashboar
         return tab.drawn("chart-loss")
 
     assert drawn() == {"x": ["step", "step"], "y": ["loss_0", "loss_1"], "log": False}
+    # However small values are, what is written at the ticks tells them apart.
+    rates = tab.ticks("chart-learning_rate")
+    assert len(set(rates)) == len(rates) > 2
     page.get_by_role("button", name="Tokens", exact=True).click()
     page.get_by_label("Log scale").check()
     slider = page.get_by_role("slider", name="Smoothing")

@@ -211,7 +211,7 @@ def test_sections_say_that_they_are_reconnecting_and_catch_up(
         studio.save_checkpoint(training, 20)
     finally:
         dashboard.api_up()
-    expect(section.locator("tbody tr")).to_have_count(2, timeout=15_000)
+    expect(section.locator("tbody tr")).to_have_count(2, timeout=60_000)
     expect(section.locator(".summary")).to_have_text("2 checkpoints, 12.7 MB")
 
 
