@@ -195,6 +195,8 @@ def test_nothing_below_moves_when_the_charts_come(dashboard: Dashboard, tab_at: 
     log = tab.page.locator(".log section")
     expect(tab.page.get_by_text("Waiting for the first step…")).to_be_visible(timeout=30_000)
     expect(tab.page.locator(".title .status")).to_be_visible()
+    # Every section above the log has been drawn.
+    expect(tab.page.get_by_text("The first evaluation comes at step")).to_be_visible()
     tab.idle()
     waiting = log.bounding_box()
     studio.set(one, status="running", started_at=1)

@@ -45,7 +45,7 @@ def test_a_chart_that_is_not_updated_gets_nothing_and_one_that_is_gets_what_it_l
     assert events[-1].data["step"] == [6.0, 7.0, 8.0, 9.0]  # type: ignore[attr-defined]
 
 
-def test_what_never_changes_is_drawn_in_a_range_around_it() -> None:
+def test_what_never_changes_is_drawn_in_a_range_around_it_and_every_zoom_can_be_left() -> None:
     held = data(5)
     for columns in held.values():
         columns["sparsity_coefficient"] = np.full(5, 6e-4)
@@ -56,6 +56,13 @@ def test_what_never_changes_is_drawn_in_a_range_around_it() -> None:
     charts.fit(held)
     assert values.default_span == pytest.approx(before, rel=1e-3)
     assert values.default_span != before
+    along = charts.figures["loss"].x_range
+    for _ in range(3):
+        span = along.default_span
+        charts.fit(held)
+        assert along.default_span == span
+        charts.fit(held, whole=True)
+        assert along.default_span != span
 
 
 def test_a_line_with_another_history_is_drawn_from_its_beginning() -> None:

@@ -112,6 +112,18 @@ def test_what_never_changes_is_drawn_in_a_range_around_it(saes: int) -> None:
     assert plot.y_range.default_span == pytest.approx(2, rel=1e-3)
 
 
+def test_every_way_back_from_a_zoom_fits_the_axis_anew() -> None:
+    columns = columns_of(1, 2)
+    charts = LiveCharts(["a", "b"], columns, Choices())
+    along = charts.figures[0].x_range
+    for _ in range(3):
+        before = along.default_span
+        charts.replace(columns)
+        assert along.default_span == before
+        charts.replace(columns, whole=True)
+        assert along.default_span != before
+
+
 def test_nothing_that_the_browser_makes_of_the_charts_comes_back() -> None:
     charts = LiveCharts(["a", "b"], columns_of(1, 2), Choices())
     charts.choose(Choices(axis="tokens", log=True, smoothing=10), columns_of(1, 2))

@@ -96,7 +96,6 @@ class CompareCharts:
         self._drawn: dict[tuple[str, str], Any] = {}
         self._sent: dict[tuple[str, str], int] = {}
         self.charts = charts_of(data)
-        self._fitted = False
         self.figures = {chart.metric: self._figure(chart, data) for chart in self.charts}
         self.fit(data)
         for plot in self.figures.values():
@@ -126,13 +125,11 @@ class CompareCharts:
 
     def fit(self, data: Mapping[str, Columns], *, whole: bool = False) -> None:
         """Fit the charts' ranges, which a zoom has fixed, to `data`; without `whole` the axis stays as it is."""
-        self._fitted = not self._fitted
-        anew = 1.0 if self._fitted else 1.0001
         for metric, plot in self.figures.items():
             values = np.concatenate([np.asarray(data[line.key][metric], dtype=np.float64) for line in self._lines])
-            refit(plot.y_range, anew * span_of_constant(values, log=isinstance(plot.y_scale, LogScale)))
+            refit(plot.y_range, span_of_constant(values, log=isinstance(plot.y_scale, LogScale)))
         if whole:
-            refit(self._along, 2.0 * anew)
+            refit(self._along, 2.0)
 
     def emphasise(self, keys: Collection[str]) -> None:
         """Let all lines but these fade; none: show all alike."""

@@ -46,9 +46,9 @@ def span_of_constant(values: NDArray[Any], *, log: bool) -> float:
 def refit(fitted: Any, span: float) -> None:
     """Let a `DataRange1d` forget what a zoom has made of it: it does when one of its properties changes.
 
-    `span` is how long it is where nothing changes along it, and has to be another one each time.
+    `span` is how long it is where nothing changes along it.
     """
-    fitted.default_span = span
+    fitted.default_span = span if fitted.default_span != span else span * 1.0001
 
 
 def literal(text: str) -> str:

@@ -156,7 +156,6 @@ class LiveCharts:
         self._names = [*AXES, *(name for chart in self.charts for name in chart.columns(len(labels)))]
         self._metrics = self._names[len(AXES) :]
         self._average = MovingAverage(1, 0)
-        self._fitted = False
         self.source = ColumnDataSource(data=self._begin(columns), name="steps")
         self._raw: list[tuple[int, GlyphRenderer]] = []
         self._smooth: list[tuple[int, GlyphRenderer]] = []
@@ -191,11 +190,10 @@ class LiveCharts:
         self.source.data = self._begin(columns)
         self._draw_scale(columns)
         # A zoom fixes the ranges of the chart that it was made in. They are fitted anew when a property changes.
-        self._fitted = not self._fitted
         for chart, plot in zip(self.charts, self.figures, strict=True):
             refit(plot.y_range, self._span(chart, columns))
         if whole:
-            refit(self._along, 2.0 if self._fitted else 2.0001)
+            refit(self._along, 2.0)
         self._keep_to_itself()
 
     def stream(self, columns: Columns) -> None:
@@ -245,10 +243,9 @@ class LiveCharts:
         return np.array([columns[name] for name in chart.columns(len(self._labels))], dtype=np.float64)
 
     def _span(self, chart: Chart, columns: Columns) -> float:
-        """How long the chart's axis is where nothing changes along it: another length each time."""
+        """How long the chart's axis is where nothing changes along it."""
         log = isinstance(self.figures[self.charts.index(chart)].y_scale, LogScale)
-        span = span_of_constant(self._of(chart, columns), log=log)
-        return span if self._fitted else span * 1.0001
+        return span_of_constant(self._of(chart, columns), log=log)
 
     # The choices
 
