@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -74,10 +75,31 @@ def test_a_folder_without_a_specification_is_told_in_a_sentence(tmp_path: Path) 
     assert "Traceback" not in ended.stderr
 
 
+_AUTOENCODERS = (
+    {},
+    *({"architecture_type": one} for one in ("batchtopk", "matryoshka", "standard", "gated", "jumprelu")),
+)
+_TRANSCODERS = ({}, {"architecture_type": "skip", "activation": "jumprelu", "k": 8, "target_l0": 0.03})
+
+
 @pytest.mark.crash
 @pytest.mark.timeout(300)
-def test_forty_steps_are_twenty_a_kill_and_twenty_more(tmp_path: Path) -> None:
-    shape = {"total_steps": 40, "batch_size": 2048, "checkpoint_interval": 20, "dead_token_threshold": 10_000}
+@pytest.mark.parametrize(
+    "what",
+    [
+        {},
+        {"variants": _AUTOENCODERS, "training_layers": (1,)},
+        {
+            "architecture_type": "transcoder",
+            "hook_types": ("mlp_in",),
+            "training_layers": (1,),
+            "variants": _TRANSCODERS,
+        },
+    ],
+    ids=["topk", "autoencoders", "transcoders"],
+)
+def test_forty_steps_are_twenty_a_kill_and_twenty_more(tmp_path: Path, what: dict[str, Any]) -> None:
+    shape = {"total_steps": 40, "batch_size": 2048, "checkpoint_interval": 20, "dead_token_threshold": 10_000, **what}
     straight, killed = run_folder(tmp_path, **shape), run_folder(tmp_path, **shape)
     with trainer(straight) as process:
         assert _finish(process) == 0
@@ -96,9 +118,10 @@ def test_forty_steps_are_twenty_a_kill_and_twenty_more(tmp_path: Path) -> None:
     assert told[: len(first)] == first
     assert _of(told, TrainingResumed) == [TrainingResumed(step=20)]
     assert history(told) == history(log.events(straight))
-    assert len(history(told)) == 2 * 40
+    saes = len(what.get("variants", ())) or 2
+    assert len(history(told)) == saes * 40
     ours, theirs = (load(folder / "checkpoints" / "step-00000040") for folder in (killed, straight))
-    for file in ("sae-0", "sae-1", "optimiser-0", "optimiser-1"):
+    for file in (f"{part}-{sae}" for part in ("sae", "optimiser") for sae in range(saes)):
         assert ours.tensors[file].keys() == theirs.tensors[file].keys()
         for name, tensor in ours.tensors[file].items():
             assert torch.equal(tensor, theirs.tensors[file][name]), f"{file}: {name}"
