@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -156,12 +157,16 @@ async def _rows(table: Any, position: int) -> AsyncIterator[bytes]:
 
 
 def _encoded(table: Any) -> bytes:
-    names = {f"column{index}": name for index, name in enumerate(table.column_names)}
-    # Structs take a third of the time of dictionaries.
-    row = msgspec.defstruct("Row", list(names), rename=names, gc=False)
     # Column by column: a row at a time Arrow makes an object for every value.
-    columns = [_values(table.column(name)) for name in names.values()]
-    return msgspec.json.encode(list(map(row, *columns)))[1:-1]
+    columns = [_values(table.column(name)) for name in table.column_names]
+    return msgspec.json.encode(list(map(_row(tuple(table.column_names)), *columns)))[1:-1]
+
+
+@lru_cache(maxsize=64)
+def _row(names: tuple[str, ...]) -> type[msgspec.Struct]:
+    """A struct with these names in JSON: made and encoded in half of the time that dictionaries take."""
+    fields = {f"column{index}": name for index, name in enumerate(names)}
+    return msgspec.defstruct("Row", list(fields), rename=fields, gc=False)
 
 
 def _values(column: Any) -> list[Any]:
