@@ -17,6 +17,7 @@ from events.wire import CaughtUp, Subscribed
 from ui.answers import Training
 from ui.charts import live
 from ui.pages import training as training_page
+from ui.pages.log import LogSection
 from ui.pages.metrics import MetricsSection
 from ui.pages.training import TrainingPage
 
@@ -133,6 +134,29 @@ async def test_a_history_that_fails_after_a_resume_is_asked_for_again_by_itself(
     await tab.until(lambda: steps(section) == [1, 2, 3, 4, 5, 6])
     assert not section._failed
     section.close()
+
+
+async def test_the_failure_of_a_search_that_was_left_is_not_that_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params.get("q", ""))
+        if len(asked) == 1:
+            # While the first is on its way somebody looks for something else.
+            log._q = "other"
+            log._begin()
+            return httpx.Response(500, json={"title": "Failed", "detail": "The disk is full."})
+        return httpx.Response(200, json={"data": [], "position": STEPS})
+
+    tab = Tab(answer)
+    log = LogSection(tab.session, "one")
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(log.root, "present", shown.append)
+    log.open()
+    await tab.until(lambda: log._ready)
+    assert asked == ["", "other"]
+    assert not any(view["failed"] for view in shown)
+    log.close()
 
 
 async def test_the_time_that_has_gone_stands_still_while_the_server_is_away(

@@ -54,7 +54,7 @@ def _dead(kind: str, **fields: Any) -> int:
 @pytest.mark.parametrize("kind", AUXILIARY)
 def test_the_auxiliary_loss_brings_silent_latents_back(kind: str) -> None:
     fields = AUXILIARY[kind]
-    assert _dead(kind, **fields) < 12
+    assert _dead(kind, **fields) < (12 if kind == "batchtopk" else 8)
     assert _dead(kind, **{**fields, "auxk_coefficient": 0.0}) > 18
 
 
@@ -62,7 +62,7 @@ def test_the_auxiliary_loss_brings_silent_latents_back(kind: str) -> None:
 @pytest.mark.parametrize("kind", PUSHED)
 def test_the_push_and_beginning_anew_bring_silent_latents_back(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = PUSHED[kind]
-    assert _dead(kind, **fields) < 10
+    assert _dead(kind, **fields) < 8
     monkeypatch.setattr(penalised, "PUSH", 0.0)
     assert _dead(kind, **fields) > 24
-    assert _dead(kind, **fields, resample_interval=80) < 10
+    assert _dead(kind, **fields, resample_interval=80) < 8
