@@ -40,7 +40,7 @@ export function render({model, view}) {
       typing = setTimeout(() => act({type: "find", q: typed.value}), 200)
     },
     onkeydown: (event) => {
-      const options = [...found.children].filter((option) => option.role === "option")
+      const options = offered()
       const at = options.findIndex((option) => option.ariaSelected === "true")
       if (event.key === "ArrowDown" || event.key === "ArrowUp") {
         event.preventDefault()
@@ -50,6 +50,7 @@ export function render({model, view}) {
       else if (event.key === "Escape") close()
     },
     onblur: () => setTimeout(close, 150)})
+  const offered = () => [...found.children].filter((option) => option.role === "option")
   const mark = (options, to) => options.forEach((option, index) => {
     option.ariaSelected = String(index === to)
     if (index === to) {
@@ -61,9 +62,11 @@ export function render({model, view}) {
     found.hidden = true
     typed.setAttribute("aria-expanded", "false")
     typed.removeAttribute("aria-activedescendant")
+    mark(offered(), -1)
   }
-  const drawFound = (list) => {
-    found.replaceChildren(...(list.length ? list.map((run, index) => el("li", {
+  // The same list leaves what has been marked in it, for it may come once more after the arrow keys were used.
+  const drawOptions = part(found, (list, node) => {
+    node.replaceChildren(...(list.length ? list.map((run, index) => el("li", {
       role: "option", id: `found-${index}`, "aria-selected": "false",
       onmousedown: (event) => event.preventDefault(),
       onclick: () => {
@@ -73,6 +76,10 @@ export function render({model, view}) {
       },
     }, el("span", {class: "label"}, run.name), el("span", {class: "quiet"}, run.about)))
       : [el("li", {class: "quiet none"}, "No other run matches.")]))
+    typed.removeAttribute("aria-activedescendant")
+  })
+  const drawFound = (list) => {
+    drawOptions(list)
     found.hidden = view.shadow_el.activeElement !== typed
     typed.setAttribute("aria-expanded", String(!found.hidden))
   }
