@@ -54,6 +54,9 @@ def tab_at(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callabl
             tab = Tab(context.new_page())
             tabs.append(tab)
             tab.page.goto(url)
+            if dark:
+                # A page that learns from the browser that it is to be dark loads itself anew, even after it was shown.
+                tab.page.wait_for_function("document.querySelector('meta[name=color-scheme]')?.content === 'dark'")
             return tab
 
         yield open_

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from playwright.sync_api import Error as PlaywrightError
-from playwright.sync_api import Page, WebSocketRoute
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 from scripted_studio import Studio, serving
 from starlette.applications import Starlette
 from starlette.responses import Response
@@ -100,10 +100,42 @@ class Tab:
             raise
 
     def idle(self) -> None:
-        """Wait until every model has been drawn, and nothing lies over them any more."""
+        """Wait until the page and every chart that has come have been drawn, and nothing lies over them any more."""
+        # A document stays idle once it has been: charts that came later say themselves whether they have been drawn.
         self.page.wait_for_function(
-            "window.Bokeh?.documents.length && Bokeh.documents.every(d => d.is_idle)"
-            " && !document.querySelector('#loader')"
+            """async () => {
+                const frame = () => new Promise(requestAnimationFrame)
+                const chart = view => view.model.type === "Figure" && view.el.checkVisibility()
+                const drawn = () => [...Bokeh.index.query(chart)].every(view => view.has_finished())
+                if (!window.Bokeh?.documents.length || !Bokeh.documents.every(one => one.is_idle)) return false
+                if (document.querySelector("#loader") || !drawn()) return false
+                // What a drawing has changed of the layout is drawn in the frame after it.
+                await frame()
+                await frame()
+                return drawn()
+            }"""
+        )
+
+    def place(self, element: Locator) -> dict[str, float]:
+        """Where an element is on the page, once everything has been drawn and it has stopped moving."""
+        expect(element).to_be_visible()
+        self.idle()
+        return element.evaluate(
+            """async element => {
+                const frame = () => new Promise(requestAnimationFrame)
+                const place = () => {
+                    const {x, y, width, height} = element.getBoundingClientRect()
+                    return {x, y, width, height}
+                }
+                let [now, still] = [place(), 0]
+                while (still < 10) {
+                    await frame()
+                    const next = place()
+                    still = JSON.stringify(next) === JSON.stringify(now) ? still + 1 : 0
+                    now = next
+                }
+                return now
+            }"""
         )
 
     def log_lines(self) -> list[int]:
@@ -165,11 +197,14 @@ class Tab:
         )
 
     def compared(self, metric: str, line: str) -> dict[str, Any]:
-        """What a line of compared runs is drawn from and how: `step`, `colour`, `alpha`; empty without it."""
+        """What a line of compared runs is drawn from and how: `step`, `colour`, `alpha`.
+
+        No step and None where it is not there, as for a moment while its chart is drawn anew.
+        """
         return self.page.evaluate(
             _with_view("""([chart, name]) => {
                 const line = find(chart)?.model.renderers.find(one => one.data_source.name === name)
-                if (!line) return {step: []}
+                if (!line) return {step: [], colour: null, alpha: null}
                 const {line_color: {value: colour}, line_alpha: {value: alpha}} = line.glyph
                 return {step: Array.from(line.data_source.data.step ?? []), colour, alpha}
             }"""),
@@ -307,7 +342,7 @@ class Dashboard:
         assert process.stdin is not None
         process.stdin.close()
         try:
-            assert process.wait(10) == 0, self._log.read_text()
+            assert process.wait(60) == 0, self._log.read_text()
             # Bokeh's own complaints about browsers that have gone are no fault.
             assert f"{ROOT}/ui/" not in self._log.read_text(), self._log.read_text()
         finally:
@@ -384,14 +419,14 @@ class Server:
         """End it as a crash does."""
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(60)
 
     def down(self) -> None:
         """End it as Ctrl-C does."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
-                self._process.wait(20)
+                self._process.wait(60)
             finally:
                 self._process.kill()
                 self._process.wait()

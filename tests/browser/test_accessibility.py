@@ -90,15 +90,17 @@ def test_nothing_serious_is_found_on_any_page_in_light_and_dark(server: Server, 
         expect(page.get_by_role("button", name="Traceback, 2 lines")).to_be_visible()
         wait_until(lambda tab=tab: len(tab.steps()) > 100, "the charts")
         found += faults(tab, f"training, {theme}")
-        for href, ready in (
-            ("?page=new", page.locator("[data-field=model] input")),
-            ("?page=templates", page.get_by_text("kept", exact=True)),
-            ("?page=catalogue", page.get_by_text("stdlib", exact=True)),
-            (f"?page=compare&ids={one},{other}", page.get_by_role("table", name="What came of them")),
-            ("?page=sql", page.get_by_role("textbox", name="Statement")),
-            ("?page=activity", page.get_by_text("Failed: No memory.")),
+        for href, title, ready in (
+            ("?page=new", "New training", page.locator("[data-field=model] input")),
+            ("?page=templates", "Templates", page.get_by_text("kept", exact=True)),
+            ("?page=catalogue", "Catalogue", page.get_by_text("stdlib", exact=True)),
+            (f"?page=compare&ids={one},{other}", "Compare", page.get_by_role("table", name="What came of them")),
+            ("?page=sql", "SQL", page.get_by_role("textbox", name="Statement")),
+            ("?page=activity", "Activity", page.get_by_text("Failed: No memory.")),
         ):
             go(tab, href)
+            # What is looked for may have stood on the page before it, too.
+            expect(page.get_by_role("heading", level=1, name=title)).to_be_visible(timeout=60_000)
             expect(ready.first).to_be_visible(timeout=60_000)
             found += faults(tab, f"{href}, {theme}")
     assert not found, "\n".join(found)

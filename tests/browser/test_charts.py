@@ -33,7 +33,7 @@ def test_every_spike_of_every_metric_is_in_what_the_page_holds(dashboard: Dashbo
     for column, line in LINES.items():
         held = tab.steps(column)
         assert sum(value >= line.spike * 0.999 for value in held) == SPIKES, column
-    assert tab.page.locator(".charts .bk-Figure").count() == 12
+    expect(tab.page.locator(".charts .bk-Figure")).to_have_count(12)
 
 
 def test_a_zoom_brings_every_step_of_its_range_and_the_whole_comes_back_with_all_that_came(
@@ -55,19 +55,23 @@ def test_a_zoom_brings_every_step_of_its_range_and_the_whole_comes_back_with_all
     # Lines reach over both edges of what is seen.
     start, end = tab.ranges("chart-loss")["x"]
     assert near[0] <= start < end <= near[-1]
-    for chart in ("chart-loss", "chart-fvu"):
-        low, high = tab.ranges(chart)["y"]
-        values = tab.steps("fvu_0" if chart == "chart-fvu" else "loss_0")
-        assert low < min(values) < max(values) < high
-        assert high - low < 1.5 * (max(values) - min(values))
+
+    def fitted(chart: str, column: str) -> bool:
+        (low, high), values = tab.ranges(chart)["y"], tab.steps(column)
+        return low < min(values) < max(values) < high and high - low < 1.5 * (max(values) - min(values))
+
+    for chart, column in (("chart-loss", "loss_0"), ("chart-fvu", "fvu_0")):
+        wait_until(lambda of=(chart, column): fitted(*of), f"{chart} to be fitted to what is shown")
     expect(tab.page.get_by_text("Steps 9,", exact=False).or_(tab.page.get_by_text("Steps 10,"))).to_be_visible()
     studio.train(one, 20_001, 20_040, saes=1, total=20_000)
     wait_until(lambda: studio.trainings[one]["step"] == 20_040, "the live steps to be written")
     expect(tab.page.locator(".connection .status")).to_contain_text(f"{studio.head:,}")
+    # The position is told before the charts are: what comes with the next one comes after all that they were told.
+    studio.say(one, "This comes later.")
+    expect(tab.page.locator(".connection .status")).to_contain_text(f"{studio.head:,}")
     assert tab.steps() == near
     tab.page.get_by_role("button", name="Show all").click()
-    wait_until(lambda: tab.steps()[:1] == [1], "the whole")
-    assert tab.steps() == coarse + list(range(20_001, 20_041))
+    wait_until(lambda: tab.steps() == coarse + list(range(20_001, 20_041)), "the whole")
     wait_until(lambda: tab.ranges("chart-loss")["x"][1] > 20_040, "the axis to be whole again")
     expect(tab.page.get_by_role("button", name="Show all")).to_be_hidden()
 
@@ -100,8 +104,13 @@ def test_of_several_zooms_the_last_one_wins_and_a_failure_is_said(dashboard: Das
     wait_until(lambda: tab.steps(), "the history")
     drag(tab, "chart-loss", 0.2, 0.6)
     drag(tab, "chart-loss", 0.5, 0.55)
-    start, end = tab.ranges("chart-loss")["x"]
-    wait_until(lambda: start - 50 < tab.steps()[0] <= start and end <= tab.steps()[-1] < end + 50, "the last zoom")
+
+    def last_zoom() -> bool:
+        (start, end), steps = tab.ranges("chart-loss")["x"], tab.steps()
+        # A twentieth of two fifths of everything.
+        return end - start < 1_000 and start - 50 < steps[0] <= start and end <= steps[-1] < end + 50
+
+    wait_until(last_zoom, "the last zoom")
     studio.fail["metrics"] = "The disk is full."
     drag(tab, "chart-loss", 0.2, 0.6)
     tab.allowed.append("500")
@@ -142,9 +151,10 @@ def test_choices_change_every_chart_and_survive_a_reload_and_live_steps(dashboar
     }
     wait_until(lambda: drawn() == wanted, "the choices to be drawn")
     wait_until(lambda: tab.ranges("chart-loss")["x"][1] > 290 * 1024, "the axis of tokens")
-    low, high = tab.ranges("chart-loss")["y"]
-    assert 0.02 < low < min(tab.steps("loss_0"))
-    assert high > max(tab.steps("loss_1"))
+    least, most = min(tab.steps("loss_0")), max(tab.steps("loss_1"))
+    wait_until(
+        lambda: 0.02 < (ends := tab.ranges("chart-loss")["y"])[0] < least and ends[1] > most, "the axis of losses"
+    )
     studio.train(one, 301, 310)
     wait_until(lambda: tab.steps()[-1] == 310, "live steps")
     assert len(tab.steps("loss_1~")) == 310
@@ -156,7 +166,7 @@ def test_choices_change_every_chart_and_survive_a_reload_and_live_steps(dashboar
     expect(page.get_by_role("button", name="Tokens", exact=True)).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_text("100 steps")).to_be_visible()
     # The answer to one choice does not undo the next, however late it comes.
-    held.hold('"choices"')
+    held.hold('["heard",2]')
     page.get_by_role("button", name="Time", exact=True).click()
     wait_until(lambda: page.evaluate("true") and held.messages, "the answer")
     page.get_by_label("Log scale").uncheck()
@@ -197,17 +207,15 @@ def test_nothing_below_moves_when_the_charts_come(dashboard: Dashboard, tab_at: 
     expect(tab.page.locator(".title .status")).to_be_visible()
     # Every section above the log has been drawn.
     expect(tab.page.get_by_text("The first evaluation comes at step")).to_be_visible()
-    tab.idle()
-    waiting = log.bounding_box()
+    for section in ("Hyperparameters", "Checkpoints", "Activity"):
+        expect(tab.page.get_by_role("button", name=section, exact=True)).to_be_visible()
+    waiting = tab.place(log)
     studio.set(one, status="running", started_at=1)
     studio.train(one, 1, 3)
     wait_until(lambda: tab.steps() == [1, 2, 3], "the first steps")
-    tab.idle()
-    assert waiting is not None
-    assert tab.page.locator(".charts").bounding_box()
-    moved = log.bounding_box()
-    assert moved is not None
-    assert abs(moved["y"] - waiting["y"]) <= 2
+    expect(tab.page.locator(".charts .bk-Figure")).to_have_count(8)
+    expect(tab.page.locator(".charts .bk-Figure").last).to_be_visible()
+    assert abs(tab.place(log)["y"] - waiting["y"]) <= 2
 
 
 def test_pictures_and_figures_can_be_saved_by_keyboard_and_on_a_phone(dashboard: Dashboard, tab_at: TabAt) -> None:
@@ -226,7 +234,8 @@ def test_pictures_and_figures_can_be_saved_by_keyboard_and_on_a_phone(dashboard:
         save.press("Enter")
     assert picture.value.suggested_filename.endswith("fvu.png")
     csv = tab.page.get_by_role("link", name="CSV")
-    assert csv.evaluate("link => link.href") == f"{dashboard.url}api/v1/trainings/{one}/metrics?format=csv"
+    expect(csv).to_have_js_property("href", f"{dashboard.url}api/v1/trainings/{one}/metrics?format=csv")
+    tab.idle()
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 

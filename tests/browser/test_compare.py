@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 from harness import Dashboard, Tab, drag, wait_until
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 from scripted_studio import CONFIG, Studio, evaluation_of
 
 from events.training import Sae, TrainingResumed
@@ -36,7 +36,7 @@ def drawn(tab: Tab, metric: str, slot: int) -> list[float]:
     return tab.compared(metric, f"run{slot}")["step"]
 
 
-def colour(tab: Tab, metric: str, slot: int) -> str:
+def colour(tab: Tab, metric: str, slot: int) -> str | None:
     return tab.compared(metric, f"run{slot}")["colour"]
 
 
@@ -47,7 +47,9 @@ def test_runs_are_compared_by_address_and_keep_their_colours_when_others_come_an
     studio.emit(second, evaluation_of(40, 0, fvu=0.111), evaluation_of(40, 1, fvu=0.111))
     tab = tab_at(f"{dashboard.url}?page=compare&ids={first},{second}")
     wait_until(lambda: drawn(tab, "loss", 1) == list(range(1, 51)), "the charts")
-    assert [colour(tab, "loss", slot) for slot in (0, 1)] == [line_style(0)[0], line_style(1)[0]]
+    wait_until(
+        lambda: [colour(tab, "loss", slot) for slot in (0, 1)] == [line_style(0)[0], line_style(1)[0]], "colours"
+    )
     fields = tab.page.get_by_role("table", name="Configuration")
     expect(fields.get_by_role("row")).to_have_count(2)
     expect(fields.locator("[data-row=k] td")).to_have_text(["16", "32"])
@@ -55,11 +57,15 @@ def test_runs_are_compared_by_address_and_keep_their_colours_when_others_come_an
     expect(results.locator("[data-row=evaluated_fvu] td")).to_have_text(["–", "0.111"])
     tab.page.get_by_role("checkbox", name="Every field").check()
     expect(fields.locator("[data-row=model] td")).to_have_text(["demo", "demo"])
-    edges = [
-        table.get_by_role("columnheader").evaluate_all("heads => heads.map(head => head.getBoundingClientRect().left)")
-        for table in (results, fields)
-    ]
-    assert edges[0] == edges[1], "the columns of both tables stand below each other"
+
+    def edges(table: Locator) -> list[float]:
+        heads = table.get_by_role("columnheader")
+        return heads.evaluate_all("heads => heads.map(head => head.getBoundingClientRect().left)")
+
+    wait_until(
+        lambda: len(edges(fields)) == 2 and edges(results) == edges(fields),
+        "the columns of both tables to stand below each other",
+    )
     tab.page.get_by_role("checkbox", name="Every field").uncheck()
 
     # Another one, by keyboard.
@@ -70,9 +76,14 @@ def test_runs_are_compared_by_address_and_keep_their_colours_when_others_come_an
     add.press("Enter")
     wait_until(lambda: drawn(tab, "loss", 2) == list(range(1, 51)), "the third run")
     expect(tab.page).to_have_url(re.compile(f"ids={first}%2C{second}%2C{third}$"))
+    # The heads are drawn anew with the third: a click meanwhile could hit one that is on its way out.
+    expect(tab.page.get_by_role("group", name="Runs").get_by_role("link")).to_have_count(3)
     tab.page.get_by_role("button", name="Take cmpaddress 1 away").click()
-    wait_until(lambda: drawn(tab, "loss", 2) and not drawn(tab, "loss", 1), "the second run to be gone")
-    assert colour(tab, "loss", 2) == line_style(2)[0]
+    # In this order: while no chart is there, no line is.
+    wait_until(
+        lambda: not drawn(tab, "loss", 1) and drawn(tab, "loss", 2) and colour(tab, "loss", 2) == line_style(2)[0],
+        "the second run to be gone, and the third to keep its colour",
+    )
     expect(tab.page).to_have_url(re.compile(f"ids={first}%2C%2C{third}$"))
 
     tab.page.get_by_role("button", name="Tokens").click()
@@ -93,9 +104,12 @@ def test_only_charts_in_sight_go_on_live_and_the_others_catch_up_when_they_are_s
     tab.idle()
     studio.train(one, 51, 60)
     wait_until(lambda: drawn(tab, "loss", 0) == list(range(1, 61)), "the chart in sight to go on")
+    # Whatever else came with those steps comes before the next one.
+    studio.train(one, 61, 61)
+    wait_until(lambda: drawn(tab, "loss", 0) == list(range(1, 62)), "the chart in sight to go on further")
     assert len(drawn(tab, "tokens_per_second", 0)) == 50
     tab.chart("compare-tokens_per_second")
-    wait_until(lambda: drawn(tab, "tokens_per_second", 0) == list(range(1, 61)), "the chart that is seen now")
+    wait_until(lambda: drawn(tab, "tokens_per_second", 0) == list(range(1, 62)), "the chart that is seen now")
     # A resume preempts steps: the line is another one from there on.
     studio.emit(one, TrainingResumed(step=30))
     studio.train(one, 31, 35)
@@ -110,15 +124,24 @@ def test_what_is_selected_in_one_view_stands_out_in_all(dashboard: Dashboard, st
     table = tab.page.get_by_role("table", name="What came of them")
     expect(table.get_by_role("columnheader")).to_have_count(2)
 
-    def selected() -> list[int]:
-        return tab.page.evaluate("Bokeh.documents[0].get_model_by_name('frontier').selected.indices")
+    def selected() -> list[int] | None:
+        return tab.page.evaluate("Bokeh.documents[0].get_model_by_name('frontier')?.selected.indices")
 
     def faded(slot: int) -> bool:
-        return tab.compared("loss", f"run{slot}")["alpha"] < 1
+        return (tab.compared("loss", f"run{slot}")["alpha"] or 1) < 1
 
     tab.page.get_by_role("group", name="Runs").get_by_role("button", name="cmpselect 1", exact=True).click()
     wait_until(lambda: faded(0) and not faded(1) and selected() == [2, 3], "the second run to stand out")
     expect(table.get_by_role("button", name="cmpselect 1")).to_have_attribute("aria-pressed", "true")
+    # A click is one, although the figures below the head change while the button is down.
+    head = table.get_by_role("button", name="cmpselect 1")
+    place = tab.place(head)
+    tab.page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    tab.page.mouse.down()
+    studio.train(one, 51, 60)
+    expect(table.locator("[data-row=steps] td").first).to_contain_text("60")
+    tab.page.mouse.up()
+    wait_until(lambda: not faded(0) and not faded(1) and selected() == [], "none to stand out")
     # From the scatter back: its first point is the first run's.
     tab.page.evaluate("Bokeh.documents[0].get_model_by_name('frontier').selected.indices = [0]")
     wait_until(lambda: faded(1) and not faded(0), "the first run to stand out")
@@ -126,7 +149,7 @@ def test_what_is_selected_in_one_view_stands_out_in_all(dashboard: Dashboard, st
     # It is part of the link.
     expect(tab.page).to_have_url(re.compile("&sel=run0$"))
     tab.page.reload()
-    wait_until(lambda: len(drawn(tab, "loss", 1)) == 50, "the charts again")
+    wait_until(lambda: drawn(tab, "loss", 0)[-1:] == [60], "the charts again")
     wait_until(lambda: faded(1) and not faded(0) and selected() == [0, 1], "the first run to stand out again")
     table.get_by_role("button", name="cmpselect 0").click()
     wait_until(lambda: not faded(0) and not faded(1) and selected() == [], "all alike")
@@ -147,12 +170,12 @@ def test_a_zoom_brings_every_step_of_its_range_for_every_run_and_smoothing_is_pa
     near = drawn(tab, "loss", 0)
     assert near == list(range(int(near[0]), int(near[-1]) + 1))
     # The other run has long ended there.
-    assert len(drawn(tab, "loss", 1)) <= 1
+    wait_until(lambda: len(drawn(tab, "loss", 1)) <= 1, "the other run's part")
     expect(tab.page.get_by_text(re.compile(r"^Steps (1,9|2,)\d+ to 2,\d+$"))).to_be_visible()
     studio.train(long, 4_001, 4_010)
     tab.page.get_by_role("button", name="Show all").click()
     wait_until(lambda: drawn(tab, "loss", 0) == [*coarse, *range(4_001, 4_011)], "the whole, with what came meanwhile")
-    assert len(drawn(tab, "loss", 1)) == 100
+    wait_until(lambda: len(drawn(tab, "loss", 1)) == 100, "the whole of the other run")
     wait_until(lambda: tab.ranges("compare-loss")["x"][1] > 4_000, "the axis to be whole again")
     expect(tab.page.get_by_role("button", name="Show all")).to_be_hidden()
     smoothing = tab.page.get_by_role("slider", name="Smoothing")
@@ -189,6 +212,9 @@ def test_the_saes_of_one_run_and_a_run_that_is_not_there(dashboard: Dashboard, s
     expect(tab.page).to_have_url(re.compile(f"ids={varied}~0%2C{varied}~1%2C{one}$"))
     tab.page.get_by_role("combobox", name="What is shown of cmpone 0").select_option("L2.resid_post")
     expect(heads.last).to_have_text("cmpone 0 · L2.resid_post")
+    # The heads above the charts are told after those of the table.
+    shown = tab.page.get_by_role("combobox", name="What is shown of cmpone 0 · L2.resid_post")
+    expect(shown).to_be_visible()
     tab.page.get_by_role("button", name=f"Take {name} · L1.resid_post #0 away").click()
     expect(heads).to_have_text([f"{name} · L1.resid_post #1", "cmpone 0 · L2.resid_post"])
     tab.page.reload()
@@ -214,10 +240,19 @@ def test_names_are_text_and_nothing_overflows_on_a_phone(dashboard: Dashboard, s
     tab = tab_at(f"{dashboard.url}?page=compare&ids={','.join(found)}", width=390, height=844)
     tab.page.on("dialog", lambda dialog: tab.wrong.append("a script ran"))
     wait_until(lambda: len(drawn(tab, "loss", 1)) == 20, "the charts")
+    expect(tab.page.get_by_role("table", name="What came of them")).to_be_visible()
     box = tab.chart("compare-loss")
-    tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    for step in range(20):
-        tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20 + step * (box["height"] - 40) / 20)
+    reading = tab.page.locator(".bk-Tooltip").get_by_text("<img src=x onerror=alert(1)>@loss$x").first
+
+    def read() -> bool:
+        # A line is hit within two pixels.
+        for down in range(20, int(box["height"]) - 20, 3):
+            tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + down)
+            if reading.is_visible():
+                return True
+        return False
+
+    wait_until(read, "a line's name to be read at the pointer")
     assert tab.page.evaluate("document.querySelectorAll('img').length") == 0
     overflow = tab.page.evaluate(
         """() => {

@@ -35,10 +35,10 @@ def test_evaluations_arrive_live_with_verdict_reasons_figures_and_density(
     first = section.get_by_role("article", name="Evaluation of L1.resid_post")
     fvu = first.locator("[data-figure=fvu]")
     expect(fvu).to_contain_text("0.474")
-    assert fvu.locator("svg").count() == 0
+    expect(fvu.locator("svg")).to_have_count(0)
     density = first.get_by_role("img")
     expect(density).to_have_accessible_name(re.compile(silent(200)))
-    assert density.locator(".bin").count() == 61
+    expect(density.locator(".bin")).to_have_count(61)
     expect(tab.page.get_by_text("Evaluation: watch")).to_be_visible()
 
     studio.emit(one, evaluation_of(400, 0), evaluation_of(400, 1))
