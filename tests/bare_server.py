@@ -67,7 +67,7 @@ class BareServer:
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         self.store.close()
 
@@ -137,7 +137,7 @@ def bare_server(folder: Path, **settings: Any) -> Iterator[BareServer]:
         server.stop()
 
 
-def wait_for(condition: Any, seconds: float = 20.0) -> None:
+def wait_for(condition: Any, seconds: float = 60.0) -> None:
     """Until `condition()` is true; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -33,7 +33,7 @@ def steps(first: int, last: int) -> list[Event]:
 
 async def take(follower: AsyncIterator[Recorded], count: int) -> list[Recorded]:
     """The next `count` events of an iteration."""
-    return [await asyncio.wait_for(anext(follower), 20) for _ in range(count)]
+    return [await asyncio.wait_for(anext(follower), 60) for _ in range(count)]
 
 
 async def until_caught_up(follower: Follower) -> list[Followed]:
@@ -109,7 +109,7 @@ def test_blocking_iteration_is_the_same_and_goes_on_over_a_restart(server: BareS
     write(server, "training-a", *steps(101, 200))
     wait_for(lambda: len(found) == 200)
     follower.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert found == list(server.store.read(0).events)
 
@@ -234,7 +234,7 @@ async def test_a_server_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> N
     await asyncio.sleep(0)
     server = await asyncio.to_thread(BareServer, tmp_path, port=port)
     try:
-        await asyncio.wait_for(waiting, 20)
+        await asyncio.wait_for(waiting, 60)
     finally:
         await asyncio.to_thread(server.stop)
 

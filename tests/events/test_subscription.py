@@ -153,7 +153,7 @@ async def test_closing_the_log_ends_every_subscription(store: Any) -> None:
     await asyncio.to_thread(store.close)
     for task in following:
         with pytest.raises(LogClosed):
-            await asyncio.wait_for(task, 30)
+            await asyncio.wait_for(task, 60)
 
 
 async def test_a_subscription_that_ends_leaves_no_listener(store: Any) -> None:

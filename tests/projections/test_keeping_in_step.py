@@ -48,7 +48,7 @@ def fill(store: EventStore) -> None:
     append(store, T, *HISTORY)
 
 
-def until(condition: Callable[[], bool], timeout: float = 20) -> None:
+def until(condition: Callable[[], bool], timeout: float = 60) -> None:
     """Waits for a condition that another thread brings about."""
     end = time.monotonic() + timeout
     while not condition():

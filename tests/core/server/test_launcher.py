@@ -120,7 +120,7 @@ async def test_a_training_whose_run_folder_is_held_is_not_started_a_second_time(
     with hold(studio.settings.run_folder(waiting)):
         await client.control(running, "stop")
         await client.until(running, "stopped")
-        await asyncio.to_thread(launch.started[0].wait, 20)
+        await asyncio.to_thread(launch.started[0].wait, 60)
         # It has had its slot by now, if the lock did not count.
         await studio.launcher._fill()
         assert len(launch.started) == 1
@@ -177,7 +177,7 @@ def spooled(client: Client, training: str, events: Sequence[Event]) -> None:
 
 async def known(client: Client, training: str) -> None:
     """Until the log has heard of a training."""
-    async with asyncio.timeout(30), client.commits() as committed:
+    async with asyncio.timeout(60), client.commits() as committed:
         while client.server.studio.store.version(f"control-{training}") == 0:
             await committed.wait()
             committed.clear()

@@ -42,7 +42,7 @@ async def test_pause_saves_and_ends_the_process_and_resume_goes_on_in_a_new_one(
     assert answer.status_code == 202
     paused = await client.until(training, "paused")
     assert paused["pid"] is None
-    assert await asyncio.to_thread(launch.started[0].wait, 20) == 0
+    assert await asyncio.to_thread(launch.started[0].wait, 60) == 0
     assert (await client.control(training, "pause")).json()["detail"] == "This training is paused already."
     resumed = await client.control(training, "resume")
     assert resumed.status_code == 202
@@ -208,7 +208,7 @@ async def test_one_checkpoint_can_be_deleted_but_not_the_one_that_a_live_trainin
     async def saved(count: int) -> list[dict[str, Any]]:
         """The checkpoints, once there are so many."""
         assert (await client.control(training, "checkpoint")).status_code == 202
-        async with asyncio.timeout(20), client.commits() as committed:
+        async with asyncio.timeout(60), client.commits() as committed:
             while len(rows := (await client.get(f"trainings/{training}/checkpoints"))["data"]) < count:
                 await committed.wait()
                 committed.clear()
