@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import shutil
 import threading
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -58,11 +57,13 @@ async def test_followers_from_the_beginning_from_the_middle_and_cut_ten_times_ge
     relay = Relay(server.port)
     write(server, "training-a", *steps(1, 1_500))
     total = 6_000
+    may_write = threading.Semaphore(0)
 
     def produce() -> None:
-        for first in range(1_501, total, 50):
-            write(server, "training-a", *steps(first, first + 49))
-            time.sleep(0.002)
+        for round_ in range(1_501, total, 450):
+            assert may_write.acquire(timeout=60)
+            for first in range(round_, round_ + 450, 50):
+                write(server, "training-a", *steps(first, first + 49))
 
     async def follow(follower: Follower, count: int) -> list[Recorded]:
         async with contextlib.aclosing(aiter(follower)) as events:
@@ -73,8 +74,13 @@ async def test_followers_from_the_beginning_from_the_middle_and_cut_ten_times_ge
         async with contextlib.aclosing(aiter(follower)) as events:
             while len(found) < total:
                 found += await take(events, 1)
+                # Cut in the midst of what is under way, of which much arrives all the same.
                 if len(found) % 250 == 0:
                     relay.cut()
+                # Cut when it has all that there is: what is written next comes over another connection.
+                if (len(found) - 1_500) % 450 == 0 and len(found) >= 1_500:
+                    relay.cut()
+                    may_write.release()
         return found
 
     producing = asyncio.create_task(asyncio.to_thread(produce))

@@ -36,7 +36,8 @@ async def test_a_created_training_runs_to_its_end_and_every_step_is_there_once(c
 
 @pytest.mark.slow
 async def test_pause_saves_and_ends_the_process_and_resume_goes_on_in_a_new_one(client: Client, launch) -> None:
-    training = await client.create(total_steps=400)
+    # It must not come to its end before it is paused.
+    training = await client.create(total_steps=400, data_seed=10)
     await client.until(training, "running", step=3)
     answer = await client.control(training, "pause")
     assert answer.status_code == 202
