@@ -23,6 +23,9 @@ from events.store import EventStore
 from events.streams import CONTROL, Append
 from events.training import StepTrained
 
+GRACE = 50
+"""Seconds that a server which stops gives its connections to end by themselves, which they need in no test."""
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -58,7 +61,7 @@ class BareServer:
             log_level="warning",
             lifespan="off",
             ws_per_message_deflate=False,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=GRACE,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
@@ -67,7 +70,7 @@ class BareServer:
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         self.store.close()
 
@@ -99,8 +102,9 @@ class Relay:
                 except OSError:
                     near.close()
                     continue
-                self.connections += 1
+                # Counted last: who sees a connection counted can cut it.
                 self._open += [near, far]
+                self.connections += 1
                 for source, sink in ((near, far), (far, near)):
                     threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
@@ -137,7 +141,7 @@ def bare_server(folder: Path, **settings: Any) -> Iterator[BareServer]:
         server.stop()
 
 
-def wait_for(condition: Any, seconds: float = 20.0) -> None:
+def wait_for(condition: Any, seconds: float = 60.0) -> None:
     """Until `condition()` is true; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -53,11 +53,11 @@ def forwarding(port: int, prefix: str = "") -> Iterator[int]:
     thread.start()
     way = forwarded(port, prefix)
     try:
-        yield asyncio.run_coroutine_threadsafe(way.__aenter__(), loop).result(10)
+        yield asyncio.run_coroutine_threadsafe(way.__aenter__(), loop).result(60)
     finally:
-        asyncio.run_coroutine_threadsafe(way.__aexit__(None, None, None), loop).result(10)
+        asyncio.run_coroutine_threadsafe(way.__aexit__(None, None, None), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 

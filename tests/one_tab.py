@@ -50,7 +50,7 @@ class Tab:
 
     async def until(self, there: Callable[[], bool]) -> None:
         """Let things happen until `there` holds."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not there():
                 await asyncio.sleep(0)
                 self.turn()

@@ -337,8 +337,8 @@ def test_a_claimed_stream_takes_nothing_without_its_epoch(store: Any) -> None:
 def test_a_closed_log_says_so(store: Any) -> None:
     store.append(Append("a", [line("1")])).result()
     store.close()
-    assert isinstance(store.append(Append("a", [line("2")])).exception(timeout=5), LogClosed)
-    assert isinstance(store.claim(TRAINING).exception(timeout=5), LogClosed)
+    assert isinstance(store.append(Append("a", [line("2")])).exception(timeout=60), LogClosed)
+    assert isinstance(store.claim(TRAINING).exception(timeout=60), LogClosed)
     for read in (lambda: store.read(0), lambda: store.read_stream("a"), lambda: store.tail_position(1)):
         with pytest.raises(LogClosed):
             read()

@@ -101,7 +101,7 @@ def test_a_live_training_is_not_disturbed_by_a_server_that_starts_and_dies(cli: 
     # The trainer finds the server by itself, and tells it everything from its first event on.
     found = next(iter(Follower(json.loads(server.stdout.readline())["url"], types=["TrainingStarted"])))
     assert found.stream == f"training-{folder.name}"
-    assert cli("wait", folder.name, "--until", "running", "--timeout", "60").status == 0
+    assert cli("wait", folder.name, "--until", "running", "--timeout", "120").status == 0
     row = cli("show", folder.name, "--json").json()
     assert row["pid"] == trainer
     server.send_signal(signal.SIGKILL)

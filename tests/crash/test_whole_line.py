@@ -23,7 +23,8 @@ from events.wire import CaughtUp
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(400)]
 
-STEPS = 160
+STEPS = 320
+"""So many that a training is still under way whenever somebody has looked at it and acts."""
 PATIENCE = 120.0
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import shutil
 import threading
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def steps(first: int, last: int) -> list[Event]:
 
 async def take(follower: AsyncIterator[Recorded], count: int) -> list[Recorded]:
     """The next `count` events of an iteration."""
-    return [await asyncio.wait_for(anext(follower), 20) for _ in range(count)]
+    return [await asyncio.wait_for(anext(follower), 60) for _ in range(count)]
 
 
 async def until_caught_up(follower: Follower) -> list[Followed]:
@@ -58,11 +57,13 @@ async def test_followers_from_the_beginning_from_the_middle_and_cut_ten_times_ge
     relay = Relay(server.port)
     write(server, "training-a", *steps(1, 1_500))
     total = 6_000
+    may_write = threading.Semaphore(0)
 
     def produce() -> None:
-        for first in range(1_501, total, 50):
-            write(server, "training-a", *steps(first, first + 49))
-            time.sleep(0.002)
+        for round_ in range(1_501, total, 450):
+            assert may_write.acquire(timeout=60)
+            for first in range(round_, round_ + 450, 50):
+                write(server, "training-a", *steps(first, first + 49))
 
     async def follow(follower: Follower, count: int) -> list[Recorded]:
         async with contextlib.aclosing(aiter(follower)) as events:
@@ -73,8 +74,13 @@ async def test_followers_from_the_beginning_from_the_middle_and_cut_ten_times_ge
         async with contextlib.aclosing(aiter(follower)) as events:
             while len(found) < total:
                 found += await take(events, 1)
+                # Cut in the midst of what is under way, of which much arrives all the same.
                 if len(found) % 250 == 0:
                     relay.cut()
+                # Cut when it has all that there is: what is written next comes over another connection.
+                if (len(found) - 1_500) % 450 == 0 and len(found) >= 1_500:
+                    relay.cut()
+                    may_write.release()
         return found
 
     producing = asyncio.create_task(asyncio.to_thread(produce))
@@ -109,7 +115,7 @@ def test_blocking_iteration_is_the_same_and_goes_on_over_a_restart(server: BareS
     write(server, "training-a", *steps(101, 200))
     wait_for(lambda: len(found) == 200)
     follower.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert found == list(server.store.read(0).events)
 
@@ -234,7 +240,7 @@ async def test_a_server_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> N
     await asyncio.sleep(0)
     server = await asyncio.to_thread(BareServer, tmp_path, port=port)
     try:
-        await asyncio.wait_for(waiting, 20)
+        await asyncio.wait_for(waiting, 60)
     finally:
         await asyncio.to_thread(server.stop)
 

@@ -126,13 +126,13 @@ async def test_pages_are_called_when_something_happens_and_not_after_they_left()
     detach = feed.attach(called.set)
     running = asyncio.create_task(feed.run())
     feed.take(Heartbeat(position=3))
-    await asyncio.wait_for(called.wait(), 5)
+    await asyncio.wait_for(called.wait(), 60)
     detach()
     called.clear()
     last = asyncio.Event()
     feed.attach(last.set)
     feed.take(Heartbeat(position=4))
-    await asyncio.wait_for(last.wait(), 5)
+    await asyncio.wait_for(last.wait(), 60)
     assert not called.is_set()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -148,7 +148,7 @@ async def test_that_the_connection_is_lost_is_known_within_three_seconds(monkeyp
     feed.take(Subscribed(log_id="a", after=3, head=3))
     assert feed.away is None
     feed.attach(lambda: told.set() if feed.away else None)
-    await asyncio.wait_for(told.wait(), 30)
+    await asyncio.wait_for(told.wait(), 60)
     assert feed.away == "The connection to the server is lost."
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

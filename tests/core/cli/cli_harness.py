@@ -129,7 +129,7 @@ class Writer:
         """Emit, and wait until the log has it."""
         for event in events:
             self.emitter.emit(event)
-        assert self.emitter.flush(30)
+        assert self.emitter.flush(60)
 
     def log(self, *messages: str, level: Any = "INFO") -> None:
         self.emit(*(LogWritten(level=level, logger="test", message=message) for message in messages))

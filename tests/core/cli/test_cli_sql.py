@@ -97,7 +97,7 @@ def test_a_replica_in_a_file_is_brought_up_to_date_and_followed(served: Cli, tmp
     assert following.stdout is not None
     following.stdout.readline()
     following.send_signal(signal.SIGINT)
-    out, _ = following.communicate(timeout=30)
+    out, _ = following.communicate(timeout=60)
     assert json.loads(out)["position"] >= result.json()["position"]
     with duckdb.connect(str(file), read_only=True) as con:
         assert con.execute("SELECT count(*) > 0 FROM events").fetchall() == [(True,)]

@@ -75,7 +75,7 @@ def test_a_training_in_a_pipe_tells_its_progress_and_ends_with_what_came_out(
     cli: Cli, corpus: Path, tmp_path: Path
 ) -> None:
     done = cli.start("train", *small(corpus, total_steps=20), "--name", "in a pipe")
-    out, said = done.communicate(timeout=110)
+    out, said = done.communicate(timeout=200)
     assert done.returncode == 0, said
     assert re.search(r"Training \w{14} completed 20 steps in .*: FVU 0\.\d+, L0 4\.00\.", out)
     assert "Training in a pipe (" in said
@@ -101,7 +101,7 @@ def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on_from_it(cli: Cli, corpus: 
     process = cli.start("train", *small(corpus, total_steps=100_000))
     assert next_step(process) > 0
     process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=100)
+    out, said = process.communicate(timeout=200)
     assert process.returncode == 130, said
     assert "Saving a checkpoint" in said
     found = re.search(r"Training (\w{14}) paused after step ([\d,]+), with a checkpoint\. Go on with .*resume \1 ", out)
@@ -114,7 +114,7 @@ def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on_from_it(cli: Cli, corpus: 
     refused = cli("resume", training_id)
     assert "is being trained already" in refused.err
     again.send_signal(signal.SIGINT)
-    out, said = again.communicate(timeout=100)
+    out, said = again.communicate(timeout=200)
     assert again.returncode == 130, said
     assert f"Training {training_id} paused after step" in out
 
@@ -140,9 +140,9 @@ def test_with_a_server_a_training_is_seen_while_it_runs_and_can_be_paused_there(
                 row = rows[0] if rows else {}
             assert (row["name"], row["launcher"]) == ("seen", "external")
             assert cli("pause", row["id"]).status == 0
-            assert cli("wait", row["id"], "--until", "paused", "--timeout", "60").status == 0
+            assert cli("wait", row["id"], "--until", "paused", "--timeout", "120").status == 0
         finally:
-            out, said = process.communicate(timeout=60)
+            out, said = process.communicate(timeout=200)
         assert process.returncode == 0, said
         assert json.loads(out)["status"] == "paused"
         assert json.loads(out)["step"] == cli("show", row["id"], "--json").json()["step"]

@@ -91,7 +91,7 @@ class Client:
     async def status(self, training: str) -> str:
         return (await self.get(f"trainings/{training}"))["status"]
 
-    async def until(self, training: str, *statuses: str, step: int = 0, timeout: float = 30) -> dict[str, Any]:
+    async def until(self, training: str, *statuses: str, step: int = 0, timeout: float = 100) -> dict[str, Any]:
         """The training, once it has one of the statuses and at least so many steps."""
         async with asyncio.timeout(timeout), self.commits() as committed:
             while True:
@@ -115,7 +115,7 @@ class Client:
 
 async def page(client: Client) -> str:
     """The dashboard's page, once there is one."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             answer = await client.http.get("/")
             if answer.status_code == 200:
@@ -143,5 +143,5 @@ async def serving(folder: Path, launch: Any = None, **settings: Any) -> AsyncIte
     async with running(options, launch=launch or FakeLaunch()) as server:
         if server.studio.store.version("catalog") < 3:
             await server.studio.append(Append("catalog", [TINY, WORDS]))
-        async with httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False, verify=False) as http:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False, verify=False) as http:
             yield Client(server, http)

@@ -199,7 +199,7 @@ async def maintain(client: Client, name: str, body: Any = None) -> Any:
     job = answer.json()
     async with client.commits() as committed:
         while (job := await client.get(f"maintenance/{job['id']}"))["status"] == "running":
-            await asyncio.wait_for(committed.wait(), 10)
+            await asyncio.wait_for(committed.wait(), 60)
             committed.clear()
     return job
 

@@ -169,7 +169,7 @@ async def test_another_user_of_the_machine_is_refused_everywhere(client: Client)
         request = "\\r\\n".join([f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *headers, "", ""])
         script = f"exec 3<>/dev/tcp/127.0.0.1/{port}; printf '{request}' >&3; head -n 1 <&3"
         answer = subprocess.run(
-            ["bash", "-c", script], user=65534, group=65534, capture_output=True, text=True, timeout=10, check=True
+            ["bash", "-c", script], user=65534, group=65534, capture_output=True, text=True, timeout=60, check=True
         )
         return answer.stdout.split()[1]
 

@@ -147,7 +147,7 @@ class Watched:
         health = (await self.client.http.get("/healthz")).json()
         assert health["status"] == "ok"
         head = await self.append()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not self.positions or self.positions[-1] < head:  # noqa: ASYNC110 it is in a task of its own
                 await asyncio.sleep(0.01)
         assert self.positions == list(range(1, head + 1))
@@ -176,7 +176,7 @@ async def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 async def whole(watched: Watched) -> None:
     """The replica still has what it had, once it is there."""
     head = await watched.append()
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(100):
         while True:
             answer = await ask(watched.client, "SELECT count(*), max(step) FROM metrics", after=head)
             if answer.status_code == 200:

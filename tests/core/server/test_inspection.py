@@ -56,7 +56,7 @@ async def test_who_gives_up_does_not_end_the_inspection_for_the_others(monkeypat
     go = threading.Event()
 
     def look(source: str, **options: object) -> ModelRegistered:
-        assert go.wait(20)
+        assert go.wait(60)
         return TINY
 
     monkeypatch.setattr(inspection, "inspect_model", look)
@@ -75,13 +75,13 @@ async def test_what_an_inspection_does_is_told_as_long_as_it_goes_on(monkeypatch
     def look(source: str, *, on_progress: Callable[[str], None], **options: object) -> ModelRegistered:
         on_progress("reading the configuration")
         said.set()
-        assert go.wait(20)
+        assert go.wait(60)
         return TINY
 
     monkeypatch.setattr(inspection, "inspect_model", look)
     inspections = Inspections()
     asked = asyncio.create_task(inspections.model(RegisterModel(source="owner/tiny")))
-    assert await asyncio.to_thread(said.wait, 20)
+    assert await asyncio.to_thread(said.wait, 60)
     (one,) = inspections.going_on()
     assert (one.kind, one.source, one.doing) == ("model", "owner/tiny", "reading the configuration")
     assert one.seconds >= 0

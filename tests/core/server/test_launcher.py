@@ -75,12 +75,14 @@ async def test_a_killed_trainer_is_interrupted_with_all_its_steps_and_resumes_wi
 async def test_a_trainer_outlives_the_server_and_the_next_one_has_every_step_once(tmp_path: Path) -> None:
     launch, folder = FakeLaunch(), tmp_path / "data"
     async with serving(folder, launch) as client:
-        training = await client.create(total_steps=1_000)
-        await client.until(training, "running", step=20)
+        training = await client.create(total_steps=100_000)
+        seen = (await client.until(training, "running", step=20))["step"]
     async with serving(folder, launch) as client:
         assert (await client.get(f"trainings/{training}"))["status"] == "running"
-        await client.until(training, "completed")
-        assert await steps(client, training) == list(range(1, 1_001))
+        await client.until(training, "running", step=seen + 20)
+        await client.control(training, "stop")
+        row = await client.until(training, "stopped")
+        assert await steps(client, training) == list(range(1, row["step"] + 1))
         events = await client.get("events", stream=f"control-{training}")
         assert not [one for one in events["data"] if one["type"] == "TrainingInterrupted"]
     assert len(launch.started) == 1
@@ -93,8 +95,9 @@ async def test_a_trainer_that_died_while_there_was_no_server_is_interrupted_or_r
     launch, folder = FakeLaunch(), tmp_path / "data"
     async with serving(folder, launch, slots=2) as client:
         plain = await client.create(total_steps=100_000)
-        eager = await client.create(total_steps=400, auto_resume=True, checkpoint_interval=10)
-        for training in (plain, eager):
+        # It must not come to its end before it is killed.
+        eager = await client.create(total_steps=200, data_seed=30, auto_resume=True, checkpoint_interval=10)
+        for training in (eager, plain):
             await client.until(training, "running", step=20)
     for process in launch.started:
         process.kill()
@@ -104,7 +107,7 @@ async def test_a_trainer_that_died_while_there_was_no_server_is_interrupted_or_r
         assert row["reason"] == "Its process is gone."
         assert await steps(client, plain) == list(range(1, row["step"] + 1))
         await client.until(eager, "completed")
-        assert await steps(client, eager) == list(range(1, 401))
+        assert await steps(client, eager) == list(range(1, 201))
     assert len(launch.started) == 3
 
 
@@ -120,7 +123,7 @@ async def test_a_training_whose_run_folder_is_held_is_not_started_a_second_time(
     with hold(studio.settings.run_folder(waiting)):
         await client.control(running, "stop")
         await client.until(running, "stopped")
-        await asyncio.to_thread(launch.started[0].wait, 20)
+        await asyncio.to_thread(launch.started[0].wait, 60)
         # It has had its slot by now, if the lock did not count.
         await studio.launcher._fill()
         assert len(launch.started) == 1
@@ -177,7 +180,7 @@ def spooled(client: Client, training: str, events: Sequence[Event]) -> None:
 
 async def known(client: Client, training: str) -> None:
     """Until the log has heard of a training."""
-    async with asyncio.timeout(30), client.commits() as committed:
+    async with asyncio.timeout(60), client.commits() as committed:
         while client.server.studio.store.version(f"control-{training}") == 0:
             await committed.wait()
             committed.clear()

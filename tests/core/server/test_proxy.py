@@ -48,7 +48,7 @@ async def test_a_browser_that_has_gone_before_the_answer_leaves_no_connection() 
         proxy = Proxy(socket, lambda: Response("away", 503))
         with pytest.raises(ClientDisconnect) as gone:
             await proxy(SCOPE, receive, send)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await over.wait()
         assert gone.value.__traceback__ is not None
         await proxy.close()
@@ -86,12 +86,12 @@ async def test_a_socket_that_is_given_up_in_its_closing_handshake_leaves_no_conn
         server = await asyncio.start_unix_server(child, socket)
         proxy = Proxy(socket, lambda: Response("away", 503))
         passing = asyncio.create_task(proxy(scope, receive, send))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await begun.wait()
         while not passing.done():
             passing.cancel()
             await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await over.wait()
         assert passing.cancelled()
         await proxy.close()

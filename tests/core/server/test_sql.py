@@ -57,7 +57,7 @@ async def ask(client: Client, statement: str, **asked: Any) -> Any:
 
 async def answered(client: Client, statement: str, **asked: Any) -> Any:
     """The answer, once the database is there."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(100):
         while True:
             answer = await ask(client, statement, **asked)
             if answer.status_code == 200:
@@ -295,7 +295,7 @@ async def test_the_database_is_started_by_the_first_question_and_may_be_lost(cli
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 a process has no event
             await asyncio.sleep(0.02)
 

@@ -36,13 +36,14 @@ async def test_a_created_training_runs_to_its_end_and_every_step_is_there_once(c
 
 @pytest.mark.slow
 async def test_pause_saves_and_ends_the_process_and_resume_goes_on_in_a_new_one(client: Client, launch) -> None:
-    training = await client.create(total_steps=400)
+    # It must not come to its end before it is paused.
+    training = await client.create(total_steps=400, data_seed=10)
     await client.until(training, "running", step=3)
     answer = await client.control(training, "pause")
     assert answer.status_code == 202
     paused = await client.until(training, "paused")
     assert paused["pid"] is None
-    assert await asyncio.to_thread(launch.started[0].wait, 20) == 0
+    assert await asyncio.to_thread(launch.started[0].wait, 60) == 0
     assert (await client.control(training, "pause")).json()["detail"] == "This training is paused already."
     resumed = await client.control(training, "resume")
     assert resumed.status_code == 202
@@ -208,7 +209,7 @@ async def test_one_checkpoint_can_be_deleted_but_not_the_one_that_a_live_trainin
     async def saved(count: int) -> list[dict[str, Any]]:
         """The checkpoints, once there are so many."""
         assert (await client.control(training, "checkpoint")).status_code == 202
-        async with asyncio.timeout(20), client.commits() as committed:
+        async with asyncio.timeout(60), client.commits() as committed:
             while len(rows := (await client.get(f"trainings/{training}/checkpoints"))["data"]) < count:
                 await committed.wait()
                 committed.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import msgspec
@@ -314,16 +315,17 @@ def test_a_single_bad_batch_is_survived() -> None:
     assert _values(told)[-1].loss < 1.0
 
 
-def test_seconds_of_earlier_runs_count_and_pauses_do_not() -> None:
+def test_seconds_of_earlier_runs_count_and_pauses_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     trained, _ = loop(config())
     trained.advance()
     snapshot = trained.snapshot()
     snapshot.state["seconds"] = 500.0
     resumed, _ = _resumed(snapshot, 1)
     assert 500.0 < resumed.seconds < 520.0
+    clock = [resumed.speed.now()]
+    monkeypatch.setattr("core.training.loop.time", SimpleNamespace(monotonic=lambda: clock[0]))
     before = resumed.seconds
+    clock[0] += 1.0
     with resumed.speed.hold():
-        deadline = resumed.speed.now() + 0.02
-        while resumed.speed.now() < deadline:
-            pass
-    assert resumed.seconds - before < 0.02
+        clock[0] += 1_000.0
+    assert resumed.seconds - before == pytest.approx(1.0)

@@ -130,7 +130,7 @@ def test_forty_steps_are_twenty_a_kill_and_twenty_more(tmp_path: Path, what: dic
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends_it(tmp_path: Path, number: signal.Signals) -> None:
-    folder = run_folder(tmp_path, total_steps=3_000, checkpoint_interval=0)
+    folder = run_folder(tmp_path, total_steps=100_000, checkpoint_interval=0)
     with trainer(folder) as process:
         _wait_for_step(process, 5)
         process.send_signal(number)
@@ -176,7 +176,7 @@ def _told(server: BareServer, folder: Path) -> list[Event]:
 
 @pytest.mark.slow
 def test_it_follows_its_control_over_the_socket(tmp_path: Path, server: BareServer) -> None:
-    folder = run_folder(tmp_path, total_steps=3_000, checkpoint_interval=0)
+    folder = run_folder(tmp_path, total_steps=100_000, checkpoint_interval=0)
     server.create(folder.name)
 
     def ask(event: Event) -> None:
