@@ -44,7 +44,7 @@ export function render({model, view}) {
   const tools = el("div", {class: "tools"}, search, level, el("label", {class: "follow"}, followBox, "Follow"), copy, download)
 
   const canvas = el("div", {class: "canvas"})
-  const scroller = el("div", {class: "scroller", tabindex: "0", role: "log", "aria-label": "Log lines"}, canvas)
+  const scroller = el("div", {class: "scroller", tabindex: "0", role: "log", "aria-label": "Log lines", hidden: true}, canvas)
   const note = el("p", {class: "note quiet", role: "status"})
   const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
     el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
