@@ -27,7 +27,10 @@ export function render({model, view}) {
     type: "search", placeholder: "Search the whole log", "aria-label": "Search the log", maxlength: 200,
     oninput: () => {
       clearTimeout(typing)
-      typing = setTimeout(() => act({type: "search", q: search.value}), 250)
+      typing = setTimeout(() => {
+        typing = null
+        act({type: "search", q: search.value})
+      }, 250)
     },
   })
   const level = el("select", {"aria-label": "Level", onchange: () => act({type: "level", level: level.value})},
@@ -201,7 +204,8 @@ export function render({model, view}) {
       tools.hidden = !log.open
       level.value = log.level
       searching = Boolean(log.q)
-      if (view.shadow_el.activeElement !== search) search.value = log.q
+      // What was typed and not told yet is newer than what comes.
+      if (typing === null && view.shadow_el.activeElement !== search) search.value = log.q
       setText(note, log.note)
       note.hidden = !log.note
       scroller.hidden = Boolean(log.note)
