@@ -85,7 +85,9 @@ def studio(dashboard: Dashboard) -> Iterator[Studio]:
     """The scripted API with nothing failing."""
     yield dashboard.studio
     dashboard.studio.fail.clear()
+    dashboard.studio.defaults.clear()
     dashboard.studio.refuse = None
+    dashboard.studio.let_go()
 
 
 @pytest.fixture(scope="module")

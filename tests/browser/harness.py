@@ -138,6 +138,25 @@ class Tab:
             }"""
         )
 
+    def hold_waits(self, least: float) -> None:
+        """Let whatever waits for `least` seconds or longer wait for `end_waits` from now on.
+
+        A busy machine's clock must take nothing away before it is looked at.
+        """
+        self.page.evaluate(
+            """least => {
+                window.waiting = []
+                const wait = setTimeout
+                window.setTimeout = (each, ms, ...rest) =>
+                    ms >= least ? -waiting.push(each) : wait(each, ms, ...rest)
+            }""",
+            least * 1_000,
+        )
+
+    def end_waits(self) -> None:
+        """Let everything that was held until now come to its end."""
+        self.page.evaluate("waiting.splice(0).forEach(each => each())")
+
     def log_lines(self) -> list[int]:
         """The versions of the log lines in sight, from top to bottom."""
         return self.page.locator(".canvas .line[data-first]").evaluate_all(
@@ -146,6 +165,7 @@ class Tab:
 
     def whole_log(self) -> list[int]:
         """The versions of all log lines, read from the first to the bottom; older ones are loaded before."""
+        self.page.locator(".canvas .line").first.wait_for()
         return self.page.get_by_role("log").evaluate(
             """async box => {
                 const drawn = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))

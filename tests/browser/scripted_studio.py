@@ -281,7 +281,7 @@ class Studio:
 
     def _answer(self, request: Request, body: Any, status: int = 200) -> Response:
         self.requests.append(f"{request.url.path}?{request.url.query}")
-        for word, sentence in self.fail.items():
+        for word, sentence in list(self.fail.items()):
             if word in request.url.path:
                 body, status = {"title": "Failed", "detail": sentence, "status": 500}, 500
         return Response(msgspec.json.encode(body), status, media_type="application/json")
@@ -548,4 +548,4 @@ def serving(application: Any, port: int = 0) -> Iterator[int]:
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)

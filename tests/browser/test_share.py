@@ -29,7 +29,7 @@ EVIL = "</script><img src=x onerror=alert(1)>"
 
 def saved(tab: Tab, folder: Path) -> Path:
     """The file that the page's button gives."""
-    with tab.page.expect_download() as download:
+    with tab.page.expect_download(timeout=60_000) as download:
         tab.page.get_by_role("link", name="Export HTML").click()
     target = folder / download.value.suggested_filename
     download.value.save_as(target)
@@ -71,7 +71,7 @@ def test_a_training_is_kept_in_one_file_that_opens_without_a_server(
         page.wait_for_function("window.Bokeh?.documents.length && Bokeh.documents.every(doc => doc.is_idle)")
         drawn = page.evaluate("Array.from(Bokeh.documents[0].get_model_by_name('steps').data.step)")
         assert drawn == list(range(1, 121))
-        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
         # A section can be folded, and nothing that would need a server is offered.
         fold = page.get_by_role("button", name="Hyperparameters")
         fold.click()
@@ -126,6 +126,7 @@ def test_a_comparison_is_kept_in_one_file(
     assert wrong == []
 
 
+@pytest.mark.timeout(300)
 def test_the_real_server_gives_a_long_training_with_every_spike(
     server: Server, browser: Browser, tmp_path: Path
 ) -> None:
@@ -139,10 +140,15 @@ def test_the_real_server_gives_a_long_training_with_every_spike(
         emitter.emit(TrainingStarted(pid=1, host="elsewhere", device="cpu", saes=(Sae(layer=1, hook="resid_post"),)))
         for step in range(1, steps + 1):
             emitter.emit(spiked(step, total=steps))
-        assert emitter.flush(60)
+        assert emitter.flush(100)
     finally:
         emitter.close(0)
         lock.release()
+    # The server has the events; what it answers from is made of them in its own time.
+    wait_until(
+        lambda: any(one["id"] == training and one["step"] == steps for one in server.ask("trainings")["data"]),
+        "every step in what the server answers",
+    )
     answer = httpx.get(f"{server.url}export.html?training={training}", timeout=60)
     assert answer.status_code == 200
     assert answer.headers["content-disposition"].startswith('attachment; filename="long.html"')

@@ -48,7 +48,9 @@ def test_a_question_is_written_asked_and_answered_and_its_link_shows_it(
     tab.page.reload()
     tab.idle()
     expect(editor).to_have_value(re.compile("^SELECT type, count"))
-    # What a link shows is not asked before somebody wants it.
+    # What a link shows is not asked before somebody wants it: when the page has all else, nothing is on its way.
+    expect(tab.page.get_by_role("navigation", name="Views").get_by_text("metrics", exact=True)).to_be_visible()
+    expect(tab.page.get_by_role("button", name="Cancel")).to_be_hidden()
     expect(answer).to_be_hidden()
     history = tab.page.get_by_role("combobox", name="History")
     expect(history.locator("option")).to_have_count(2)
@@ -181,6 +183,5 @@ def test_samples_and_columns_are_there_to_begin_with_and_a_question_can_be_given
     expect(tab.page.get_by_role("alert")).to_contain_text("given up")
     editor.fill("VALUES (7)")
     tab.page.get_by_role("button", name="Run").click()
-    expect(tab.page.get_by_role("cell", name="7", exact=True)).to_be_visible()
-    wide = tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    assert wide
+    expect(tab.page.get_by_role("cell", name="7", exact=True)).to_be_visible(timeout=60_000)
+    tab.page.wait_for_function("document.documentElement.scrollWidth <= window.innerWidth")

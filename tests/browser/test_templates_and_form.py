@@ -12,6 +12,7 @@ import httpx
 import pytest
 from harness import Held, Server, Tab, wait_until
 from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from stored_folders import make_folder
 
 pytestmark = pytest.mark.browser
@@ -86,8 +87,8 @@ def field(page: Page, label: str) -> Locator:
     return page.get_by_label(label, exact=True)
 
 
-def pressed(page: Page, name: str) -> list[str]:
-    return page.locator(f"[data-field={name}] .toggle[aria-pressed=true]").all_text_contents()
+def pressed(page: Page, name: str) -> Locator:
+    return page.locator(f"[data-field={name}] .toggle[aria-pressed=true]")
 
 
 def row_of(page: Page, name: str) -> Locator:
@@ -97,8 +98,35 @@ def row_of(page: Page, name: str) -> Locator:
 
 def choose_more(row: Locator, action: str) -> None:
     """Open a row's menu and choose from it."""
-    row.get_by_role("button", name="More for").click()
-    row.locator(".menu").get_by_text(action, exact=True).click()
+    more = row.get_by_role("button", name="More for")
+    chosen = row.locator(".menu").get_by_text(action, exact=True)
+
+    def taken() -> bool:
+        # A menu is closed where the page scrolls or its row moves, which is then opened again.
+        if not chosen.is_visible():
+            more.click()
+        try:
+            chosen.click(timeout=5_000)
+        except PlaywrightTimeout:
+            return False
+        return True
+
+    wait_until(taken, f"{action} to be chosen", 60)
+
+
+def fits(page: Page) -> None:
+    """Wait until nothing is wider than the page."""
+    wait_until(
+        lambda: page.locator(".main-content").evaluate("page => page.scrollWidth <= page.clientWidth"),
+        "a page that is no wider than its window",
+    )
+
+
+def started(page: Page, name: str) -> str:
+    """The id of the training that was started, whose page is there."""
+    expect(page.get_by_role("heading", level=1)).to_have_text(name)
+    expect(page).to_have_url(re.compile(r"[?]training=\w+$"))
+    return page.url.rpartition("training=")[2]
 
 
 def fill(page: Page, label: str, value: str) -> None:
@@ -114,16 +142,16 @@ def test_a_loaded_template_fills_every_field_and_its_name_stays(server: Server, 
     saved(server, "stays", TOPK)
     saved(server, "another", {**TOPK, "k": 9, "architecture_type": "topk"})
     page = form_at(tab_at, server).page
-    available = len(templates(server))
-    assert selected(page) == f"Select a template… ({available} available)"
+    lead = f"Select a template… ({len(templates(server))} available)"
+    wait_until(lambda: selected(page) == lead, "all templates to be offered")
     choose(page, "stays")
     expect(hint(page)).to_have_text("Loaded: stays")
     expect(field(page, "Model")).to_have_value("demo")
     expect(field(page, "k")).to_have_value("12")
     expect(field(page, "Total steps")).to_have_value("321")
     expect(field(page, "Learning rate")).to_have_value("0.002")
-    assert pressed(page, "training_layers") == ["1", "2"]
-    assert pressed(page, "hook_types") == ["resid_post"]
+    expect(pressed(page, "training_layers")).to_have_text(["1", "2"])
+    expect(pressed(page, "hook_types")).to_have_text(["resid_post"])
     page.get_by_role("button", name="Show advanced fields").click()
     expect(field(page, "Warmup steps")).to_have_value("7")
     expect(field(page, "Seed")).to_have_value("5")
@@ -133,7 +161,7 @@ def test_a_loaded_template_fills_every_field_and_its_name_stays(server: Server, 
     fill(page, "Seed", "6")
     expect(hint(page)).to_have_text("Loaded: stays · 2 fields changed")
     expect(hint(page)).to_have_attribute("title", "k, Seed")
-    assert selected(page) == "stays"
+    wait_until(lambda: selected(page) == "stays", "the name to stay")
     page.get_by_role("button", name="Revert").click()
     expect(hint(page)).to_have_text("Loaded: stays")
     expect(field(page, "k")).to_have_value("12")
@@ -154,7 +182,7 @@ def test_the_selection_lets_go_of_a_template_that_does_not_fit_and_says_why(serv
     fill(page, "k", "20")
     fill(page, "Model", "/nowhere/model")
     expect(hint(page)).to_have_text("for demo no longer applies: it is for demo")
-    assert selected(page).startswith("Select a template")
+    wait_until(lambda: selected(page).startswith("Select a template"), "the empty selection")
     expect(field(page, "k")).to_have_value("20")
     # There is no such folder: the server says so at its field, and nothing is lost.
     expect(page.locator("#field-model-problem")).not_to_be_empty(timeout=60_000)
@@ -177,7 +205,7 @@ def test_the_selection_and_the_draft_survive_reload_and_back(server: Server, tab
     page.wait_for_function("sessionStorage.getItem('saestudio:draft')?.includes('my run')")
     page.reload()
     expect(hint(page)).to_have_text("Loaded: kept · 1 field changed", timeout=30_000)
-    assert selected(page) == "kept"
+    wait_until(lambda: selected(page) == "kept", "the selection")
     expect(field(page, "k")).to_have_value("21")
     expect(field(page, "Name of the training")).to_have_value("my run")
     page.get_by_role("link", name="Trainings", exact=True).click()
@@ -212,7 +240,7 @@ def test_saving_suggests_name_and_description_and_keeps_what_is_typed_when_it_fa
     dialog.get_by_role("button", name="Save template").click()
     expect(dialog).to_be_hidden()
     expect(hint(page)).to_have_text("Loaded: mine")
-    assert selected(page) == "mine"
+    wait_until(lambda: selected(page) == "mine", "the saved one to be selected")
     assert templates(server)["mine"]["description"] == "my own words"
     page.get_by_role("button", name="Save as template").click()
     expect(name).to_have_value("demo_stdlib_TopK_L0-3")
@@ -226,7 +254,9 @@ def test_a_jumprelu_template_tells_its_own_parameters(server: Server, tab_at: Ta
     choose(page, "jump")
     expect(field(page, "Bandwidth")).to_have_value("0.1")
     expect(field(page, "Initial threshold")).to_have_value("0.02")
-    assert field(page, "k").count() == 0
+    expect(field(page, "k")).to_have_count(0)
+    # The description knows the defaults when they have been asked for.
+    ready(page)
     page.get_by_role("button", name="Save as template").click()
     dialog = page.get_by_role("dialog", name="Save as template")
     expect(dialog.get_by_label("Name")).to_have_value("demo_stdlib_JumpReLU_L2")
@@ -254,10 +284,10 @@ def test_two_browsers_see_each_others_changes_of_templates(server: Server, tab_a
     expect(dialog.get_by_label("Name")).to_have_value("shared by two")
     dialog.get_by_role("button", name="Save").click()
     expect(hint(one)).to_have_text("Loaded: shared by two")
-    assert selected(one) == "shared by two"
+    wait_until(lambda: selected(one) == "shared by two", "the new name to be selected")
     choose_more(row_of(two, "shared by two"), "Delete")
     expect(hint(one)).to_have_text("shared by two was deleted")
-    assert selected(one).startswith("Select a template")
+    wait_until(lambda: selected(one).startswith("Select a template"), "the empty selection")
     expect(field(one, "k")).to_have_value("12")
     two.get_by_role("button", name="Undo").click()
     expect(two.get_by_role("link", name="shared by two", exact=True)).to_be_visible()
@@ -305,7 +335,8 @@ def test_templates_are_exported_imported_after_a_look_and_made_what_they_were(
     expect(row_of(page, "lynx")).to_be_visible(timeout=30_000)
     page.get_by_label("Search templates").fill("")
     for name in ("lynx", "otter"):
-        page.get_by_label(f"Select {name}", exact=True).check()
+        page.get_by_label(f"Select {name}", exact=True).click()
+        expect(page.get_by_label(f"Select {name}", exact=True)).to_be_checked()
     expect(page.get_by_text("2 selected")).to_be_visible()
     with page.expect_download() as download:
         page.locator(".selection").get_by_text("Export", exact=True).click()
@@ -384,6 +415,7 @@ def test_what_loads_is_registered_after_a_check_and_leads_to_what_uses_it(
     expect(page.get_by_role("listitem")).to_have_count(1)
     page.go_back()
     # What ships with the studio stays; anything else can be removed, and brought back.
+    expect(row).to_be_visible()
     expect(datasets.get_by_role("button", name="Remove stdlib from the catalogue")).to_be_hidden()
     row.get_by_role("button", name="Remove my lines from the catalogue").click()
     expect(page.get_by_text("my lines was removed. 1 template calls it by that name")).to_be_visible()
@@ -404,8 +436,7 @@ def test_start_asks_nothing_else_and_the_training_is_there_at_once(server: Serve
     fill(page, "Name of the training", "started here")
     ready(page)
     page.get_by_role("button", name="Start training").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("started here")
-    training = page.url.rpartition("training=")[2]
+    training = started(page, "started here")
     row = server.ask(f"trainings/{training}")
     assert (row["template_id"], row["config"]["k"], row["config"]["warmup_steps"]) == (template, 8, 7)
     assert row["actor"].startswith("user:")
@@ -420,7 +451,9 @@ def test_what_is_wrong_is_said_at_its_field_and_nothing_is_started(server: Serve
     held = Held(page)
     page.reload()
     expect(page.get_by_text("Choose a model and a data set.")).to_be_visible(timeout=30_000)
-    assert page.locator(".problem:visible").count() == 0
+    # The server has looked at it, and nobody is told yet what is wrong with a form that was not touched.
+    expect(page.locator(".stand")).not_to_have_class(re.compile("spin"))
+    expect(page.locator(".problem:visible")).to_have_count(0)
     page.get_by_role("button", name="Start training").click()
     expect(page.locator("#field-model-problem")).to_contain_text("model")
     fill(page, "Learning rate", "fast")
@@ -455,7 +488,7 @@ def test_what_is_wrong_is_said_at_its_field_and_nothing_is_started(server: Serve
         }"""
     )
     ready(page)
-    assert pressed(page, "training_layers") == ["0", "1", "3"]
+    expect(pressed(page, "training_layers")).to_have_text(["0", "1", "3"])
     fill(page, "Latent dim", "512")
     fill(page, "k", "300")
     expect(page.locator("#field-k-problem")).to_contain_text("at most a quarter")
@@ -471,7 +504,7 @@ def test_a_folder_of_activations_is_chosen_in_place_of_a_model_and_trained_on(
     fill(page, "Model", "demo")
     field(page, "Train on").select_option(label="a folder of activations")
     expect(page.get_by_text("Choose a folder of activations.")).to_be_visible()
-    assert field(page, "Model").count() == 0
+    expect(field(page, "Model")).to_have_count(0)
     fill(page, "Activations", str(tmp_path / "nowhere"))
     expect(page.locator("#field-activations-problem")).to_contain_text("There is no folder")
     fill(page, "Activations", str(tmp_path / "kept"))
@@ -486,8 +519,7 @@ def test_a_folder_of_activations_is_chosen_in_place_of_a_model_and_trained_on(
     expect(field(page, "Activations")).to_have_value(str(tmp_path / "kept"))
     ready(page)
     page.get_by_role("button", name="Start training").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("kept_TopK")
-    training = page.url.rpartition("training=")[2]
+    training = started(page, "kept_TopK")
     wait_until(lambda: server.ask(f"trainings/{training}")["status"] == "completed", "its end", 200)
     expect(page.get_by_text(str(tmp_path / "kept"), exact=True)).to_be_visible()
 
@@ -503,11 +535,11 @@ def test_any_name_is_text_and_is_cut_well(server: Server, tab_at: TabAt, name: s
         page.on("dialog", lambda dialog, tab=tab: tab.wrong.append("a script ran"))
         choose(page, name)
         expect(hint(page)).to_have_text(f"Loaded: {name}")
-        assert page.locator(".main-content").evaluate("page => page.scrollWidth <= page.clientWidth")
+        fits(page)
         assert page.get_by_role("button", name="Toggle theme").evaluate(
             "button => button.getBoundingClientRect().right <= innerWidth"
         )
         page.get_by_role("link", name="Templates", exact=True).click()
         expect(page.get_by_role("link", name=name, exact=True)).to_have_text(name)
-        assert page.locator(".main-content").evaluate("page => page.scrollWidth <= page.clientWidth")
+        fits(page)
     httpx.delete(f"{server.url}api/v1/templates/{templates(server)[name]['id']}").raise_for_status()

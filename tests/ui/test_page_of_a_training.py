@@ -136,6 +136,21 @@ async def test_a_history_that_fails_after_a_resume_is_asked_for_again_by_itself(
     section.close()
 
 
+async def test_saes_get_their_names_where_the_first_steps_come_before_them(tab: Tab) -> None:
+    section = made(tab)
+    section.training = msgspec.structs.replace(training(), saes=(), started_at=None)
+    section.open()
+    await tab.until(lambda: steps(section) == list(range(1, STEPS + 1)))
+    assert section._charts is not None
+    assert section._charts.labels == ["SAE 0"]
+    section.show(training())
+    await tab.until(lambda: section._charts is not None and section._charts.labels == ["L1.resid_post"])
+    assert section._head._shown is not None
+    assert [line["label"] for line in section._head._shown["lines"]] == ["L1.resid_post"]
+    assert steps(section) == list(range(1, STEPS + 1))
+    section.close()
+
+
 async def test_the_failure_of_a_search_that_was_left_is_not_that_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 

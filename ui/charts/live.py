@@ -168,7 +168,7 @@ class LiveCharts:
         self._log_ticker = LogTicker(desired_num_ticks=4, num_minor_ticks=0)
         self._ticker = BasicTicker(desired_num_ticks=6, num_minor_ticks=0)
         self._time_ticker = time_ticker()
-        self._labels = labels
+        self.labels = list(labels)
         self._on_zoom = on_zoom
         self._hovers: list[tuple[HoverTool, list[GlyphRenderer]]] = []
         self.figures = [self._figure(chart, target_l0, title) for chart in self.charts]
@@ -240,7 +240,7 @@ class LiveCharts:
         return {name + _SMOOTH: averages[:, index] for index, name in enumerate(self._metrics)}
 
     def _of(self, chart: Chart, columns: Columns) -> NDArray[Any]:
-        return np.array([columns[name] for name in chart.columns(len(self._labels))], dtype=np.float64)
+        return np.array([columns[name] for name in chart.columns(len(self.labels))], dtype=np.float64)
 
     def _span(self, chart: Chart, columns: Columns) -> float:
         """How long the chart's axis is where nothing changes along it."""
@@ -276,7 +276,7 @@ class LiveCharts:
         if smooth and not self._smooth:
             raw = iter(list(self._raw))
             for chart, plot in zip(self.charts, self.figures, strict=True):
-                for _ in chart.columns(len(self._labels)):
+                for _ in chart.columns(len(self.labels)):
                     sae, line = next(raw)
                     glyph = Line(**{**line.glyph.properties_with_values(include_defaults=False), "line_width": 2})
                     glyph.y = line.glyph.y + _SMOOTH
@@ -345,12 +345,12 @@ class LiveCharts:
             '<div style="opacity: 0.75">@tokens{0.[00] a} tokens · @time{00:00:00}</div>'
         )
         drawn: list[GlyphRenderer] = []
-        for sae, column in enumerate(chart.columns(len(self._labels))):
+        for sae, column in enumerate(chart.columns(len(self.labels))):
             colour, dash = line_style(sae)
             line = self._add(plot, Line(x="step", y=column, line_color=colour, line_dash=dash, line_width=1.5))
             drawn.append(line)
             self._raw.append((sae if chart.per_sae else -1, line))
-            label = escape(self._labels[sae] if chart.per_sae else chart.title)
+            label = escape(self.labels[sae] if chart.per_sae else chart.title)
             read += f'<div><span style="color: {colour}">●</span> {label} <b>@{{{column}}}{{{chart.values}}}</b></div>'
         if chart.metric == "l0" and target_l0 is not None:
             plot.add_layout(

@@ -27,7 +27,10 @@ export function render({model, view}) {
     type: "search", placeholder: "Search the whole log", "aria-label": "Search the log", maxlength: 200,
     oninput: () => {
       clearTimeout(typing)
-      typing = setTimeout(() => act({type: "search", q: search.value}), 250)
+      typing = setTimeout(() => {
+        typing = null
+        act({type: "search", q: search.value})
+      }, 250)
     },
   })
   const level = el("select", {"aria-label": "Level", onchange: () => act({type: "level", level: level.value})},
@@ -44,7 +47,7 @@ export function render({model, view}) {
   const tools = el("div", {class: "tools"}, search, level, el("label", {class: "follow"}, followBox, "Follow"), copy, download)
 
   const canvas = el("div", {class: "canvas"})
-  const scroller = el("div", {class: "scroller", tabindex: "0", role: "log", "aria-label": "Log lines"}, canvas)
+  const scroller = el("div", {class: "scroller", tabindex: "0", role: "log", "aria-label": "Log lines", hidden: true}, canvas)
   const note = el("p", {class: "note quiet", role: "status"})
   const notice = el("div", {class: "notice bad", role: "alert", hidden: true}, el("span"),
     el("button", {type: "button", onclick: () => act({type: "retry"})}, "Retry"))
@@ -201,7 +204,8 @@ export function render({model, view}) {
       tools.hidden = !log.open
       level.value = log.level
       searching = Boolean(log.q)
-      if (view.shadow_el.activeElement !== search) search.value = log.q
+      // What was typed and not told yet is newer than what comes.
+      if (typing === null && view.shadow_el.activeElement !== search) search.value = log.q
       setText(note, log.note)
       note.hidden = !log.note
       scroller.hidden = Boolean(log.note)

@@ -50,7 +50,7 @@ export function render({model, view}) {
   const rowButton = (row, action) => {
     const key = `${row.key} ${action.name}`
     if (action.href) {
-      return el("a", {class: "button small", href: action.href, download: true, "aria-label": action.title}, action.label)
+      return el("a", {class: "button small", href: action.href, download: true, "data-key": key, "aria-label": action.title}, action.label)
     }
     const button = el("button", {type: "button", class: "small", "data-key": key, "aria-label": action.title, title: action.title})
     const say = () => {

@@ -153,12 +153,15 @@ export function render({model, view}) {
     el("div", {role: "cell", class: "inside"}, noteText, noteTools, noting.form))
   let unfolded = null
   let editing = false
+  let openBefore = false
   const describe = (on) => {
     editing = on
     noting.form.hidden = !on
     noteText.hidden = noteTools.hidden = on
-    if (on) noting.fill(unfolded)
-    else if (panel.isConnected) noteTools.firstChild.focus()
+    if (on) {
+      openBefore = Boolean(unfolded.note)
+      noting.fill(unfolded)
+    } else if (panel.isConnected) noteTools.firstChild.focus()
   }
   const unfold = (id, edit = false) => {
     const again = id === unfolded?.id
@@ -365,7 +368,8 @@ export function render({model, view}) {
     if (id !== unfolded?.id || !editing) return
     if (problem) return noting.answered(problem)
     editing = false
-    unfolded.note ? describe(false) : unfold(unfolded.id)
+    // As it was before the form, whether the new note or this answer comes first.
+    openBefore ? describe(false) : unfold(unfolded.id)
   }})
   table.hidden = true
   return el("section", {class: "surface", "aria-label": "Trainings"},

@@ -77,6 +77,15 @@ class MetricsSection:
         """Begin with the history."""
         self._want()
 
+    def show(self, training: Training) -> None:
+        """Take the training as it is now."""
+        before, self.training = self.training, training
+        if before is None or self._steps is None:
+            return
+        if (before.saes, before.started_at) != (training.saes, training.started_at):
+            # Steps that came before this are drawn with neither the names of their SAEs nor the time of their start.
+            self._want()
+
     def close(self) -> None:
         """Ask no more."""
         self._refresh.stop()
@@ -175,7 +184,8 @@ class MetricsSection:
             self._clear()
         else:
             self._series = Series(columns)
-            if self._charts is None or self._charts.charts != charts_of(columns, self._steps.saes):
+            labels, charts = self._labels(), charts_of(columns, self._steps.saes)
+            if self._charts is None or (self._charts.labels, self._charts.charts) != (labels, charts):
                 self._build()
             elif self._zoom is None:
                 self._charts.replace(columns)

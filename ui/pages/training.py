@@ -150,7 +150,7 @@ class TrainingPage:
             if training.status != before.training.status:
                 self._refusal = self._deleting = ""
             before.load(training, position)
-        self._metrics.training = training
+        self._metrics.show(training)
         self._evaluation.show(training)
         for section in self._folded:
             section.show(training)
