@@ -213,7 +213,7 @@ def test_nothing_below_moves_when_the_charts_come(dashboard: Dashboard, tab_at: 
     studio.set(one, status="running", started_at=1)
     studio.train(one, 1, 3)
     wait_until(lambda: tab.steps() == [1, 2, 3], "the first steps")
-    expect(tab.page.locator(".charts .bk-Figure")).to_have_count(8)
+    expect(tab.page.locator(".charts .bk-Figure")).to_have_count(7)
     expect(tab.page.locator(".charts .bk-Figure").last).to_be_visible()
     assert abs(tab.place(log)["y"] - waiting["y"]) <= 2
 
