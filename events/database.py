@@ -75,6 +75,7 @@ class Database:
         self._cursors: set[DuckDBPyConnection] = set()
         self._shut = False
         self._closed = False
+        self._doubtful = False
         self._generation = 0
         with _open_lock:
             # The lock on the file is the process's: a second opening here would pass it, and its closing break it.
@@ -103,18 +104,43 @@ class Database:
     # For the writer
 
     def transact(self, fn: Callable[[DuckDBPyConnection], T]) -> T:
-        """Runs `fn` in a transaction of its own. Where it or the commit raises, the commit may be durable even so."""
-        return transacted(self._writer, fn)
+        """Runs `fn` in a transaction of its own. Where the commit raises, it may be durable even so.
 
-    def ask(self, query: Callable[[DuckDBPyConnection], T]) -> T:
-        """Runs a query on the writing connection, healing the database first where it has fallen."""
-        if self.attached:
+        After that memory is not believed until the file has been opened again, or `trust` was called: what could not
+        be written may be in sight all the same, and would be gone with the process.
+        """
+        if self._doubtful:
+            self.heal()
+        committing = False
+
+        def work(con: DuckDBPyConnection) -> T:
+            nonlocal committing
+            answer = fn(con)
+            committing = True
+            return answer
+
+        try:
+            return transacted(self._writer, work)
+        except BaseException:
+            self._doubtful = committing
+            raise
+
+    def ask(self, query: Callable[[DuckDBPyConnection], T], *, doubtful: bool = False) -> T:
+        """Runs a query on the writing connection, healing the database first where it has fallen.
+
+        After a commit that raised, the file is opened again before; `doubtful` asks memory as it is.
+        """
+        if self.attached and (doubtful or not self._doubtful):
             try:
                 return query(self._writer)
             except duckdb.Error as error:
                 _logger.warning("The log has to be opened again: %s", error)
         self.heal()
         return query(self._writer)
+
+    def trust(self) -> None:
+        """Memory shows what the file holds, although a commit raised."""
+        self._doubtful = False
 
     def checkpoint(self, patience: float) -> None:
         """Moves the write-ahead log into the file.
@@ -128,6 +154,7 @@ class Database:
         except duckdb.TransactionException:
             with self._alone(patience, interrupt=False):
                 self._writer.execute("checkpoint log")
+        self._doubtful = False
 
     def heal(self) -> None:
         """Detaches and attaches the database, without readers; raises `LogUnavailable` where that fails."""
@@ -141,6 +168,7 @@ class Database:
                 self._root.close()
                 self._root = duckdb.connect(":memory:", config=self._config)
             self._attach()
+            self._doubtful = False
             self._generation += 1
         _logger.warning("The log was opened again after a failure, in %.0f ms.", 1e3 * (time.perf_counter() - started))
 

@@ -571,6 +571,28 @@ def test_a_full_disk_refuses_appends_until_there_is_space(store: EventStore) -> 
     assert store.version("b") == 0
 
 
+def test_nothing_is_acknowledged_while_the_log_cannot_be_written(store: EventStore, path: Path, tmp_path: Path) -> None:
+    store.append(Append("a", [line("1")])).result()
+    # The next commit begins the write-ahead log anew. Once that has failed, DuckDB shows what it could not write.
+    assert store.checkpoint().result() is True
+    with files_up_to(0):
+        for _ in range(3):
+            assert isinstance(store.append(Append("a", [line("lost")])).exception(), LogFull)
+            assert (store.head, store.version("a"), texts(store)) == (1, 1, ["1"])
+            with store.reading() as con:
+                assert con.execute("select count(*) from log_events").fetchone() == (1,)
+        assert store.checkpoint().result() is True
+        assert isinstance(store.append(Append("a", [line("lost")])).exception(), LogFull)
+    assert store.append(Append("a", [line("2")], expected=1)).result()[0].position == 2
+    # As a kill leaves it.
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in path.parent.glob(f"{path.name}*"):
+        (copy / file.name).write_bytes(file.read_bytes())
+    with EventStore.open(copy / path.name) as after:
+        assert (texts(after), after.head, after.lost) == (["1", "2"], 2, None)
+
+
 def test_a_failed_checkpoint_is_healed_and_loses_nothing(store: EventStore, caplog: pytest.LogCaptureFixture) -> None:
     store.append(Append("a", [line("x" * 1_000) for _ in range(200)])).result()
     with files_up_to(store.path.stat().st_size + 1_000), caplog.at_level(logging.WARNING):
