@@ -19,6 +19,7 @@ import httpx
 import pytest
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Locator, Page, WebSocketRoute, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from scripted_studio import Studio, serving
 from starlette.applications import Starlette
 from starlette.responses import Response
@@ -302,6 +303,24 @@ class Held:
             self.messages.append(message)
         elif self._socket is not None:
             self._socket.send(message)
+
+
+def retry(place: Page | Locator, studio: Studio, word: str) -> None:
+    """Click *Retry* where requests with `word` in their path fail: it asks again. Then they succeed."""
+    button = place.get_by_role("button", name="Retry")
+    asked = len(studio.requests)
+    button.click()
+    wait_until(lambda: any(word in request for request in studio.requests[asked:]), "another request")
+    studio.fail.clear()
+
+    def succeeded() -> bool:
+        # A page whose training goes on asks again by itself, and may do so before the click.
+        with contextlib.suppress(PlaywrightTimeoutError):
+            if button.is_visible():
+                button.click(timeout=1_000)
+        return not button.is_visible()
+
+    wait_until(succeeded, "the answer")
 
 
 def drag(tab: Tab, chart: str, begin: float, end: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from charted import LINES, SPIKES, spiked
-from harness import Dashboard, Held, Tab, drag, wait_until
+from harness import Dashboard, Held, Tab, drag, retry, wait_until
 from playwright.sync_api import expect
 
 from events.training import Sae
@@ -116,8 +116,7 @@ def test_of_several_zooms_the_last_one_wins_and_a_failure_is_said(dashboard: Das
     tab.allowed.append("500")
     expect(tab.page.get_by_text("The disk is full.")).to_be_visible()
     held = tab.steps()
-    studio.fail.clear()
-    tab.page.get_by_role("button", name="Retry").click()
+    retry(tab.page, studio, "metrics")
     wait_until(lambda: tab.steps() != held, "the range after the retry")
     expect(tab.page.get_by_text("The disk is full.")).to_be_hidden()
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from harness import Dashboard, Tab
+from harness import Dashboard, Tab, retry
 from playwright.sync_api import expect
 from scripted_studio import Studio, evaluation_of
 
@@ -64,8 +64,7 @@ def test_evaluations_that_cannot_be_loaded_say_why_and_are_asked_for_again(
     tab.allowed.append("500")
     section = tab.page.get_by_role("region", name="Evaluation")
     expect(section.get_by_role("alert")).to_contain_text("The disk is on fire.")
-    studio.fail.clear()
-    section.get_by_role("button", name="Retry").click()
+    retry(section, studio, "evaluations")
     expect(section.get_by_role("article")).to_have_count(1)
     expect(section.get_by_role("alert")).to_be_hidden()
 

@@ -131,7 +131,7 @@ def test_the_title_is_visible_and_the_choice_of_theme_is_remembered(
     title = tab.page.locator("header .title")
     expect(title).to_have_text("SAE Studio")
 
-    header = tab.page.locator("header").filter(has=title)
+    header = title.locator("xpath=ancestor::header")
     # What the browser draws itself: boxes, sliders and lists.
     box = tab.page.get_by_label("Search trainings")
 

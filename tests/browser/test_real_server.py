@@ -142,7 +142,7 @@ def test_a_killed_dashboard_comes_back_and_the_api_never_notices(server: Server,
     # Whether anybody answers is asked by the page again and again: it is told when it has been looked at.
     asked: list[Route] = []
     answers = re.compile(r"static/js/bokeh\.min\.js")
-    tab.page.route(answers, asked.append)
+    tab.page.route(answers, lambda route: asked.append(route))
     os.kill(child, signal.SIGKILL)
     expect(tab.page.locator(".banner")).to_be_visible()
     before = wait_until(lambda: tab.steps(), "the steps that have come")[-1]

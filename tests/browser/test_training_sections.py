@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from harness import Dashboard, Tab, wait_until
+from harness import Dashboard, Tab, retry, wait_until
 from playwright.sync_api import Locator, expect
 from scripted_studio import CONFIG, Studio, evaluation_of
 
@@ -204,8 +204,7 @@ def test_a_section_that_fails_says_why_and_comes_with_a_retry(
         studio.fail[word] = f"The {word} cannot be read."
         section = opened(tab, title)
         expect(section.get_by_text(f"The {word} cannot be read.")).to_be_visible()
-        studio.fail.clear()
-        section.get_by_role("button", name="Retry").click()
+        retry(section, studio, word)
         expect(section.get_by_text(f"The {word} cannot be read.")).to_be_hidden()
     expect(tab.page.locator("tbody tr").first).to_be_visible()
 
