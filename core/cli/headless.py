@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,6 +87,7 @@ def run(folder: Path, title: str, *, resume: bool, environment: dict[str, str], 
                 shown.show(child.last)
                 if child.last.ended:
                     break
+            child.spoken()
         seconds = time.monotonic() - begun
         code = _last_words(process, quiet=quiet)
     return Ended(code=code, last=child.last, interrupts=child.interrupts, seconds=seconds)
@@ -98,6 +100,7 @@ class Child:
         self.last = ProgressLine()
         self.interrupts = 0
         self._process = process
+        self._words: threading.Thread | None = None
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """The first signal asks the trainer to end, a later one kills it."""
@@ -105,11 +108,19 @@ class Child:
         if self._process.poll() is not None:
             return
         if self.last.ended is None and self.interrupts == 1:
-            output.err().print("Saving a checkpoint; press Ctrl-C once more to end without it.")
             self._process.send_signal(signal.SIGINT)
+            # In a thread of its own: what the signal has interrupted may be a print, and a print within a print raises.
+            sentence = "Saving a checkpoint; press Ctrl-C once more to end without it."
+            self._words = threading.Thread(target=lambda: output.err().print(sentence))
+            self._words.start()
         else:
             # All that it had to say is in its spool, from which the next server takes it in.
             self._process.kill()
+
+    def spoken(self) -> None:
+        """Wait until what a signal had to be answered has been printed."""
+        if self._words is not None:
+            self._words.join()
 
 
 def _last_words(process: subprocess.Popen[bytes], *, quiet: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 from cli_harness import Cli, small
+from rich.console import Console
 from stored_folders import make_folder
 
+from core.cli import headless
 from core.cli.train import _value as value_of
 
 
@@ -93,6 +96,33 @@ def test_a_training_in_a_pipe_tells_its_progress_and_ends_with_what_came_out(
     assert (again.status, "is there already" in again.err) == (1, True)
     other = cli("export", folder.name, "--step", "7")
     assert (other.status, "has no checkpoint of step 7" in other.err) == (1, True)
+
+
+def test_ctrl_c_in_the_midst_of_a_print_reaches_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed: list[bytes] = []
+
+    class Terminal(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            printed.append(bytes(data))
+            if len(printed) == 1:
+                signal.raise_signal(signal.SIGINT)
+            return len(data)
+
+    console = Console(file=io.TextIOWrapper(io.BufferedWriter(Terminal())), width=200)
+    monkeypatch.setattr(headless.output, "err", lambda: console)
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        child = headless.Child(process)
+        try:
+            with headless._signals(child.on_signal):
+                console.print("step 20 of 100")
+            child.spoken()
+            assert process.wait(60) == -signal.SIGINT
+        finally:
+            process.kill()
+    assert b"".join(printed).startswith(b"step 20 of 100\nSaving a checkpoint")
 
 
 @pytest.mark.slow
