@@ -50,7 +50,7 @@ def transacted(con: DuckDBPyConnection, fn: Callable[[DuckDBPyConnection], T]) -
 class Database:
     """The file at `path`, made where there is none, as the catalogue `log`.
 
-    `transact`, `ask`, `checkpoint`, `heal` and `close` belong to one thread, the writer; `reading` to everybody.
+    `transact`, `ask`, `trust`, `checkpoint`, `heal` and `close` belong to one thread, the writer; `reading` to all.
     Raises `DataDirectoryInUse` where somebody else has the file open, and `LogUnavailable` where it cannot be opened.
     """
 
@@ -106,8 +106,8 @@ class Database:
     def transact(self, fn: Callable[[DuckDBPyConnection], T]) -> T:
         """Runs `fn` in a transaction of its own. Where the commit raises, it may be durable even so.
 
-        After that memory is not believed until the file has been opened again, or `trust` was called: what could not
-        be written may be in sight all the same, and would be gone with the process.
+        After that memory is not believed until the file has been opened again, or `trust` was called: DuckDB takes the
+        rows back, but its statistics, from which it answers `max`, may go on counting them.
         """
         if self._doubtful:
             self.heal()
@@ -154,7 +154,6 @@ class Database:
         except duckdb.TransactionException:
             with self._alone(patience, interrupt=False):
                 self._writer.execute("checkpoint log")
-        self._doubtful = False
 
     def heal(self) -> None:
         """Detaches and attaches the database, without readers; raises `LogUnavailable` where that fails."""

@@ -492,9 +492,9 @@ class EventStore:
         try:
             self._database.transact(write)
         except Exception as error:
-            # A commit that raises can be durable all the same: the file knows. Memory does not. On a full disk DuckDB
-            # shows what it could not write, once the write-ahead log is empty; and it cannot always cut off what it
-            # has written of a commit that failed.
+            # A commit that raises can be durable all the same: the file knows. Memory does not: where a write-ahead
+            # log could not be begun on a full disk, statistics, which answer what the last position is, keep what
+            # further commits have failed to add; and what is written of a failed commit cannot always be cut off.
             self._in_doubt = True
             head = self._database.ask(tables.head, doubtful=True)
             if head == batch.first - 1 and self._database.wal_size == before:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Self
 
@@ -100,7 +101,11 @@ class Child:
         self.last = ProgressLine()
         self.interrupts = 0
         self._process = process
-        self._words: threading.Thread | None = None
+        # A signal may interrupt a print, and a print within a print raises: what it has to say is printed by a thread,
+        # which is told over a queue that no signal can find locked.
+        self._said: SimpleQueue[str | None] = SimpleQueue()
+        self._speaker = threading.Thread(target=self._speak, daemon=True)
+        self._speaker.start()
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """The first signal asks the trainer to end, a later one kills it."""
@@ -109,18 +114,19 @@ class Child:
             return
         if self.last.ended is None and self.interrupts == 1:
             self._process.send_signal(signal.SIGINT)
-            # In a thread of its own: what the signal has interrupted may be a print, and a print within a print raises.
-            sentence = "Saving a checkpoint; press Ctrl-C once more to end without it."
-            self._words = threading.Thread(target=lambda: output.err().print(sentence))
-            self._words.start()
+            self._said.put("Saving a checkpoint; press Ctrl-C once more to end without it.")
         else:
             # All that it had to say is in its spool, from which the next server takes it in.
             self._process.kill()
 
     def spoken(self) -> None:
-        """Wait until what a signal had to be answered has been printed."""
-        if self._words is not None:
-            self._words.join()
+        """Wait until what a signal had to say has been printed; nothing is said from then on."""
+        self._said.put(None)
+        self._speaker.join()
+
+    def _speak(self) -> None:
+        while (sentence := self._said.get()) is not None:
+            output.err().print(sentence)
 
 
 def _last_words(process: subprocess.Popen[bytes], *, quiet: bool) -> int:
