@@ -150,14 +150,16 @@ def test_checkpoints_come_and_go_live_and_are_deleted_with_a_second_click(
     expect(rows.first).to_contain_text("1,000")
     # The best one is that with the lowest FVU of an evaluation, which may come after it.
     expect(section.locator(".best")).to_have_count(0)
+    download = rows.first.get_by_role("link", name="Download the checkpoint")
+    download.focus()
     studio.emit(training, evaluation_of(1_000))
     expect(rows.first.locator(".best")).to_have_text("best")
+    # The rows were drawn anew for that, and who is at the keyboard has not lost the place.
+    expect(download).to_be_focused()
     studio.emit(training, evaluation_of(20, fvu=0.01))
     expect(rows.nth(1).locator(".best")).to_have_text("best")
     expect(section.locator(".best")).to_have_count(1)
-    expect(rows.first.get_by_role("link", name="Download the checkpoint")).to_have_attribute(
-        "href", f"api/v1/trainings/{training}/checkpoints/1000/download"
-    )
+    expect(download).to_have_attribute("href", f"api/v1/trainings/{training}/checkpoints/1000/download")
     delete = rows.first.locator("button")
     armed(delete)
     tab.page.keyboard.press("Escape")
