@@ -308,19 +308,22 @@ class Held:
 def retry(place: Page | Locator, studio: Studio, word: str) -> None:
     """Click *Retry* where requests with `word` in their path fail: it asks again. Then they succeed."""
     button = place.get_by_role("button", name="Retry")
-    asked = len(studio.requests)
+    asked, before = len(studio.requests), len(studio.succeeded)
     button.click()
     wait_until(lambda: any(word in request for request in studio.requests[asked:]), "another request")
     studio.fail.clear()
 
     def succeeded() -> bool:
-        # A page whose training goes on asks again by itself, and may do so before the click.
+        if any(word in path for path in studio.succeeded[before:]):
+            return True
+        # The button is away while the page asks, and comes back with the refusal, unless the page asks again by itself.
         with contextlib.suppress(PlaywrightTimeoutError):
             if button.is_visible():
                 button.click(timeout=1_000)
-        return not button.is_visible()
+        return False
 
-    wait_until(succeeded, "the answer")
+    wait_until(succeeded, "an answer")
+    expect(button).to_be_hidden()
 
 
 def drag(tab: Tab, chart: str, begin: float, end: float) -> None:

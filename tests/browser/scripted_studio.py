@@ -105,6 +105,7 @@ class Studio:
 
     `fail` maps a word in a path to the sentence that requests of such paths are refused with; `refuse` is the reason
     with which the next command is refused. `defaults` are the fields that a configuration lacks when it is checked.
+    `requests` has the paths that were asked for, `succeeded` those of them that were answered with what they asked for.
     """
 
     def __init__(self) -> None:
@@ -118,6 +119,7 @@ class Studio:
         self.created: list[dict[str, Any]] = []
         self.controls: list[tuple[str, str]] = []
         self.requests: list[str] = []
+        self.succeeded: list[str] = []
         self.log_id = "log-1"
         self.sockets: set[WebSocket] = set()
         self._free = threading.Event()
@@ -284,6 +286,8 @@ class Studio:
         for word, sentence in list(self.fail.items()):
             if word in request.url.path:
                 body, status = {"title": "Failed", "detail": sentence, "status": 500}, 500
+        if status < 400:
+            self.succeeded.append(request.url.path)
         return Response(msgspec.json.encode(body), status, media_type="application/json")
 
     def _missing(self, request: Request) -> Response | None:
