@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from harness import Dashboard, Tab, drag, wait_until
+from harness import Dashboard, Held, Tab, drag, wait_until
 from playwright.sync_api import Locator, expect
 from scripted_studio import CONFIG, Studio, evaluation_of
 
-from events.training import Sae, TrainingResumed
+from events.training import Sae, TrainingCompleted, TrainingResumed
 from ui.theme import line_style
 
 pytestmark = pytest.mark.browser
@@ -153,6 +153,65 @@ def test_what_is_selected_in_one_view_stands_out_in_all(dashboard: Dashboard, st
     wait_until(lambda: faded(1) and not faded(0) and selected() == [0, 1], "the first run to stand out again")
     table.get_by_role("button", name="cmpselect 0").click()
     wait_until(lambda: not faded(0) and not faded(1) and selected() == [], "all alike")
+
+
+def test_a_head_is_the_same_while_its_status_changes(dashboard: Dashboard, studio: Studio, tab_at: TabAt) -> None:
+    one, other = runs(studio, "cmpstatus", 2)
+    tab = tab_at(f"{dashboard.url}?page=compare&ids={one},{other}")
+    heads = tab.page.get_by_role("group", name="Runs")
+    pick = heads.get_by_role("button", name="cmpstatus 1", exact=True)
+    place = tab.place(pick)
+    tab.page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    tab.page.mouse.down()
+    studio.set(one, status="completed")
+    studio.emit(one, TrainingCompleted(step=50))
+    expect(heads.locator(".status").first).to_have_text("Completed")
+    tab.page.mouse.up()
+    expect(pick).to_have_attribute("aria-pressed", "true")
+    expect(pick).to_be_focused()
+
+
+def test_the_list_of_found_runs_stays_closed_and_forgets_what_was_marked(
+    dashboard: Dashboard, studio: Studio, tab_at: TabAt
+) -> None:
+    one, other, wanted, _ = runs(studio, "cmpfound", 4)
+    tab = tab_at("about:blank")
+    held = Held(tab.page)
+    tab.page.goto(f"{dashboard.url}?page=compare&ids={one},{other}")
+    add = tab.page.get_by_role("combobox", name="Add a run")
+    found = tab.page.get_by_role("listbox", name="Runs found", include_hidden=True)
+    options = found.get_by_role("option", include_hidden=True)
+    add.fill("cmpfound")
+    expect(options).to_have_count(2)
+    expect(found).to_be_visible()
+    add.press("ArrowDown")
+    expect(options.first).to_have_attribute("aria-selected", "true")
+    # An answer to what is typed comes when nobody waits for it any more.
+    held.hold('"found"')
+    add.press_sequentially(" 2")
+    wait_until(lambda: tab.page.evaluate("true") and held.messages, "the answer")
+    add.press("Escape")
+    expect(found).to_be_hidden()
+    expect(options.first).to_have_attribute("aria-selected", "false")
+    held.release()
+    expect(options).to_have_count(1)
+    expect(found).to_be_hidden()
+    expect(add).to_have_value("cmpfound 2")
+    # It comes back by an arrow key or a click, with nothing marked: Enter adds nothing.
+    add.press("ArrowDown")
+    expect(found).to_be_visible()
+    add.press("Enter")
+    add.press("Escape")
+    expect(found).to_be_hidden()
+    add.click()
+    expect(found).to_be_visible()
+    add.press("ArrowDown")
+    expect(options.first).to_have_attribute("aria-selected", "true")
+    add.press("Enter")
+    expect(tab.page.get_by_role("group", name="Runs").get_by_role("link")).to_have_count(3)
+    expect(tab.page).to_have_url(re.compile(f"ids={one}%2C{other}%2C{wanted}$"))
+    expect(found).to_be_hidden()
+    expect(add).to_have_value("")
 
 
 def test_a_zoom_brings_every_step_of_its_range_for_every_run_and_smoothing_is_part_of_the_link(

@@ -109,6 +109,40 @@ def test_the_focus_stays_on_its_training_while_news_move_the_rows(
     expect(checkbox).to_be_checked()
 
 
+def test_a_click_is_one_while_the_numbers_change_and_the_keyboard_keeps_its_place(
+    dashboard: Dashboard, studio: Studio, tab_at: TabAt
+) -> None:
+    found = listed(studio, 3, status="running", tags=["wide"])
+    tab = tab_at(dashboard.url)
+    statuses = tab.page.get_by_role("group", name="Status")
+    for button, event in (
+        (statuses.get_by_role("button", name="Running"), lambda: studio.set(found[0], status="completed")),
+        (tab.page.get_by_role("group", name="Tags").get_by_role("button"), lambda: studio.set(found[1], tags=[])),
+    ):
+        before = button.inner_text()
+        place = tab.place(button)
+        tab.page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+        tab.page.mouse.down()
+        event()
+        studio.emit(found[0], TrainingTagged(tags=()), stream="control")
+        expect(button).not_to_have_text(before, use_inner_text=True)
+        tab.page.mouse.up()
+        expect(button).to_have_attribute("aria-pressed", "true")
+        expect(button).to_be_focused()
+        # What it had been before is in sight again, and who pressed the key is still there.
+        tab.page.keyboard.press("Enter")
+        expect(button).to_have_attribute("aria-pressed", "false" if "wide" in before else "true")
+        expect(button).to_be_focused()
+    statuses.get_by_role("button", name="All").click()
+    tab.page.get_by_role("checkbox", name="Select run 2").check()
+    stop = tab.page.get_by_role("button", name="Stop…")
+    stop.focus()
+    tab.page.get_by_role("checkbox", name="Select run 1").evaluate("box => box.click()")
+    expect(tab.page.get_by_text("2 selected")).to_be_visible()
+    expect(tab.page.get_by_role("link", name="Compare", exact=True).last).to_be_visible()
+    expect(stop).to_be_focused()
+
+
 def test_an_action_on_several_names_exactly_what_it_touches_and_nothing_hidden(
     dashboard: Dashboard, studio: Studio, tab_at: TabAt
 ) -> None:
@@ -145,7 +179,7 @@ def test_an_action_on_several_names_exactly_what_it_touches_and_nothing_hidden(
     # A refusal is said with its name.
     studio.refuse = "It is on its way already."
     tab.page.get_by_role("button", name="Stop…").click()
-    asked.get_by_role("button", name="Stop", exact=True).click()
+    asked.get_by_role("button", name="Stop…").click()
     expect(tab.page.get_by_text("Refused: run 2: It is on its way already.")).to_be_visible()
 
 

@@ -1,4 +1,10 @@
 // Above the charts of compared runs: whose line is which, what to look at, and which charts are in sight.
+
+function named(node, name) {
+  node.title = name
+  node.setAttribute("aria-label", name)
+}
+
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
   let choices = {}
@@ -9,47 +15,74 @@ export function render({model, view}) {
   }
 
   const runs = el("div", {class: "runs", role: "group", "aria-label": "Runs"})
-  const drawRuns = part(runs, ({lines, removable}, node) => {
-    const focused = view.shadow_el.activeElement?.dataset?.key
-    node.replaceChildren(...lines.map((line) => {
-      const swatch = el("i", {class: `swatch ${line.dash}`})
+  // Made once and brought up to date: a click on what is just then made anew would be lost.
+  const drawRuns = keyed(runs, (key) => {
+    const swatch = el("i")
+    const name = el("span", {class: "label"})
+    const pick = el("button", {type: "button", class: "pick", onclick: () => act({type: "select", key})}, swatch, name)
+    const sae = el("select", {class: "sae", onchange: () => act({type: "sae", key, value: sae.value})})
+    const drawSaes = part(sae, (saes, node) => node.replaceChildren(...saes.map(({value, label, disabled, chosen}) =>
+      el("option", {value, disabled, selected: chosen}, label))))
+    const status = el("span")
+    const open = el("a", {class: "open"}, "↗")
+    const remove = el("button", {type: "button", class: "remove", onclick: () => act({type: "remove", key})}, "×")
+    const root = el("div", {}, pick, sae, status, open, remove)
+    return {root, update(line) {
+      setClass(root, line.faded ? "run faded" : "run")
+      setClass(swatch, `swatch ${line.dash}`)
       swatch.style.setProperty("--line-colour", line.colour)
-      return el("div", {class: line.faded ? "run faded" : "run", "data-run": line.key},
-        el("button", {type: "button", class: "pick", "data-key": line.key, "aria-pressed": String(line.selected), "aria-label": line.label,
-          title: line.selected ? "Show all alike" : `Bring out ${line.label}`, onclick: () => act({type: "select", key: line.key})},
-        swatch, el("span", {class: "label"}, line.saes?.length ? line.name : line.label)),
-        line.saes?.length ? el("select", {class: "sae", "data-key": `${line.key}-sae`, "aria-label": `What is shown of ${line.label}`,
-          onchange: ({target}) => act({type: "sae", key: line.key, value: target.value})},
-        ...line.saes.map(({value, label, disabled, chosen}) => el("option", {value, disabled: disabled || null, selected: chosen || null}, label))) : null,
-        el("span", {class: `status ${line.tone}`}, line.status),
-        el("a", {class: "open", href: line.href, title: `Open ${line.label}`, "aria-label": `Open ${line.label}`}, "↗"),
-        removable ? el("button", {type: "button", class: "remove", title: `Take ${line.label} away`,
-          "aria-label": `Take ${line.label} away`, onclick: () => act({type: "remove", key: line.key})}, "×") : null)
-    }))
-    if (focused) node.querySelector(`[data-key="${focused}"]`)?.focus()
+      const several = line.saes?.length > 0
+      setText(name, several ? line.name : line.label)
+      pick.setAttribute("aria-pressed", String(line.selected))
+      pick.setAttribute("aria-label", line.label)
+      pick.title = line.selected ? "Show all alike" : `Bring out ${line.label}`
+      sae.hidden = !several
+      sae.setAttribute("aria-label", `What is shown of ${line.label}`)
+      drawSaes(line.saes ?? [])
+      setText(status, line.status)
+      setClass(status, `status ${line.tone}`)
+      open.href = line.href
+      named(open, `Open ${line.label}`)
+      remove.hidden = !line.removable
+      named(remove, `Take ${line.label} away`)
+    }}
   })
 
-  // Adding: what is typed is looked for, and what is found can be chosen with the arrow keys.
+  // Adding: what is typed is looked for, and what is found can be chosen with the arrow keys. An answer that comes after
+  // the list was closed does not open it.
   let typing = null
-  const found = el("ul", {class: "found", role: "listbox", id: "found", "aria-label": "Runs found", hidden: true})
+  let wanted = false
+  const look = () => {
+    wanted = true
+    act({type: "find", q: typed.value})
+  }
+  const found = el("ul", {class: "found", role: "listbox", id: "found", "aria-label": "Runs found", hidden: true,
+    // Who presses in the list, or scrolls it, has not left the field.
+    onmousedown: (event) => event.preventDefault()})
   const typed = el("input", {type: "search", role: "combobox", placeholder: "Add a run…", "aria-label": "Add a run",
     "aria-controls": "found", "aria-expanded": "false", "aria-autocomplete": "list", autocomplete: "off", maxlength: 200,
-    onfocus: () => act({type: "find", q: typed.value}),
+    onfocus: look,
+    onclick: () => { if (!wanted) look() },
     oninput: () => {
       clearTimeout(typing)
-      typing = setTimeout(() => act({type: "find", q: typed.value}), 200)
+      typing = setTimeout(look, 200)
     },
     onkeydown: (event) => {
       const options = offered()
       const at = options.findIndex((option) => option.ariaSelected === "true")
       if (event.key === "ArrowDown" || event.key === "ArrowUp") {
         event.preventDefault()
+        if (!wanted) return look()
         const to = (at + (event.key === "ArrowDown" ? 1 : options.length - 1 + (at < 0))) % options.length
         mark(options, to)
       } else if (event.key === "Enter" && at >= 0) options[at].click()
-      else if (event.key === "Escape") close()
+      else if (event.key === "Escape" && wanted) {
+        // The first one closes the list, the next one takes away what was typed.
+        event.preventDefault()
+        close()
+      }
     },
-    onblur: () => setTimeout(close, 150)})
+    onblur: () => close()})
   const offered = () => [...found.children].filter((option) => option.role === "option")
   const mark = (options, to) => options.forEach((option, index) => {
     option.ariaSelected = String(index === to)
@@ -59,6 +92,8 @@ export function render({model, view}) {
     }
   })
   const close = () => {
+    wanted = false
+    clearTimeout(typing)
     found.hidden = true
     typed.setAttribute("aria-expanded", "false")
     typed.removeAttribute("aria-activedescendant")
@@ -68,7 +103,6 @@ export function render({model, view}) {
   const drawOptions = part(found, (list, node) => {
     node.replaceChildren(...(list.length ? list.map((run, index) => el("li", {
       role: "option", id: `found-${index}`, "aria-selected": "false",
-      onmousedown: (event) => event.preventDefault(),
       onclick: () => {
         typed.value = ""
         close()
@@ -80,7 +114,7 @@ export function render({model, view}) {
   })
   const drawFound = (list) => {
     drawOptions(list)
-    found.hidden = view.shadow_el.activeElement !== typed
+    found.hidden = !wanted
     typed.setAttribute("aria-expanded", String(!found.hidden))
   }
   const adding = el("div", {class: "adding"}, typed, found)
@@ -162,7 +196,7 @@ export function render({model, view}) {
 
   listen(model, view, {
     show: ({view: head}) => {
-      drawRuns({lines: head.lines, removable: head.removable})
+      drawRuns(head.lines.map((line) => ({...line, id: line.key, removable: head.removable})))
       drawSaes(head.saes)
       drawing.showSpans(head.spans)
       if (choosing.knows(head)) {

@@ -40,7 +40,7 @@ export function render({model, view}) {
     setText(note, table.note)
     box.hidden = !table.rows.length
     for (const named of [box, grid]) named.setAttribute("aria-label", table.title)
-    drawHeads(table.heads)
+    drawHeads(table.heads.map(({key, label, colour, dash, selected, faded}) => ({key, label, colour, dash, selected, faded})))
     drawRows({heads: table.heads, rows: table.rows})
   }})
   return el("section", {class: "surface"}, el("div", {class: "top"}, title, summary, all), note, box)

@@ -1,4 +1,5 @@
 // The whole list of trainings as one component: filters, search, rows, what is selected, and what to do where there is none.
+// What can be clicked is made once and brought up to date: a click on what is just then made anew would be lost.
 
 const COLUMNS = [
   ["check", ""], ["name", "Name", "name"], ["status", "Status", "status"], ["progress", "Progress", "-progress"],
@@ -7,18 +8,25 @@ const COLUMNS = [
 ]
 const FIGURES = new Set(["loss", "l0", "fvu", "dead"])
 
+// Something that may be wanted, and how many have it.
+function toggleButton(kind, click) {
+  const name = el("span")
+  const number = el("b")
+  const root = el("button", {type: "button", class: kind, onclick: click}, name, number)
+  return {root, update({label, count, on}) {
+    setText(name, label)
+    setText(number, String(count))
+    root.setAttribute("aria-pressed", String(on))
+  }}
+}
+
 export function render({model, view}) {
   const act = (message) => model.send_msg(message)
 
   // What is shown at all
 
   const filterBar = el("div", {class: "filters", role: "group", "aria-label": "Status"})
-  const drawFilters = part(filterBar, (value, node) => {
-    node.replaceChildren(...value.filters.map(({key, label, count}) => el("button", {
-      class: "filter", type: "button", "aria-pressed": String(key === value.status),
-      onclick: () => act({type: "filter", status: key}),
-    }, label, el("b", {}, String(count)))))
-  })
+  const drawFilters = keyed(filterBar, (status) => toggleButton("filter", () => act({type: "filter", status})))
 
   const {box: search, show: showSearch} = searchBox(view, "Search trainings", "Search name, model, tag, note",
     (q) => act({type: "search", q}))
@@ -58,9 +66,7 @@ export function render({model, view}) {
     el("button", {type: "button", class: "filter on", title: "Take this filter away", onclick: () => act({type: "unwhere", said})},
       label, el("b", {"aria-hidden": "true"}, "×")))))
   const tags = el("div", {class: "conditions", role: "group", "aria-label": "Tags"})
-  const drawTags = part(tags, (list, node) => node.replaceChildren(...list.slice(0, 12).map(({tag, count, on}) =>
-    el("button", {type: "button", class: "filter tag", "aria-pressed": String(on), onclick: () => act({type: "tag", tag})},
-      tag, el("b", {}, String(count))))))
+  const drawTags = keyed(tags, (tag) => toggleButton("filter tag", () => act({type: "tag", tag})))
   const group = el("select", {"aria-label": "Group by", onchange: () => act({type: "group", group: group.value})})
   const drawGroups = part(group, (list, node) => node.replaceChildren(...list.map(({value: name, label}) =>
     el("option", {value: name}, label))))
@@ -70,19 +76,28 @@ export function render({model, view}) {
   // What is selected, and what is to be done with it
 
   const selectedLabel = el("span", {class: "count", role: "status"})
-  const bulk = el("div", {class: "bulk", role: "group", "aria-label": "With what is selected"})
-  const bar = el("div", {class: "selection", hidden: true}, selectedLabel, bulk,
-    el("button", {type: "button", class: "text", onclick: () => act({type: "select", ids: [...chosen()], on: false})}, "Clear"))
-  const drawBulk = part(bulk, (selection, node) => {
-    const focused = view.shadow_el.activeElement?.dataset?.bulk
-    node.replaceChildren(
-      ...(selection.compare ? [el("a", {class: "button small main", href: selection.compare}, "Compare"),
-        el("a", {class: "button small", href: selection.export, download: true}, "Export HTML")]
-        : [el("button", {type: "button", class: "small", disabled: true, title: selection.compare_title}, "Compare")]),
-      ...selection.actions.map(({name, label, tone}) => el("button", {type: "button", class: `small ${tone}`, "data-bulk": name,
-        onclick: () => act({type: "bulk", action: name})}, label)))
-    if (focused) node.querySelector(`[data-bulk="${focused}"]`)?.focus()
+  const compare = el("a", {class: "button small main"}, "Compare")
+  const notCompared = el("button", {type: "button", class: "small", disabled: true}, "Compare")
+  const file = el("a", {class: "button small", download: true}, "Export HTML")
+  const actions = el("span", {class: "actions"})
+  const drawActions = keyed(actions, (action) => {
+    const root = el("button", {type: "button", onclick: () => act({type: "bulk", action})})
+    return {root, update({label, tone}) {
+      setText(root, label)
+      setClass(root, `small ${tone}`)
+    }}
   })
+  const drawBulk = (selection) => {
+    compare.hidden = file.hidden = !selection.compare
+    notCompared.hidden = Boolean(selection.compare)
+    compare.href = selection.compare
+    file.href = selection.export
+    notCompared.title = selection.compare_title
+    drawActions(selection.actions.map(({name, label, tone}) => ({id: name, label, tone})))
+  }
+  const bar = el("div", {class: "selection", hidden: true}, selectedLabel,
+    el("div", {class: "bulk", role: "group", "aria-label": "With what is selected"}, compare, notCompared, file, actions),
+    el("button", {type: "button", class: "text", onclick: () => act({type: "select", ids: [...chosen()], on: false})}, "Clear"))
   const asking = el("div", {class: "asking", role: "alertdialog", "aria-label": "Are you sure?", hidden: true,
     onkeydown: (event) => { if (event.key === "Escape") act({type: "keep"}) }})
   let tagTyped = ""
@@ -316,11 +331,11 @@ export function render({model, view}) {
     failed.show(list.failed)
     wait.hidden = !list.loading
     if (list.loading || !list.order) return
-    drawFilters({filters: list.filters, status: list.status})
+    drawFilters(list.filters.map(({key, label, count}) => ({id: key, label, count, on: key === list.status})))
     showSearch(list.q)
     drawFields({fields: list.fields, signs: list.signs})
     drawConditions(list.where)
-    drawTags(list.tags)
+    drawTags(list.tags.slice(0, 12).map(({tag, count, on}) => ({id: tag, label: tag, count, on})))
     drawGroups(list.groups)
     group.value = list.group
     refused.show(list.refused)
