@@ -10,7 +10,7 @@ from harness import Dashboard, Tab, wait_until
 from playwright.sync_api import expect
 from scripted_studio import Studio
 
-from events.control import PauseRequested, TrainingInterrupted
+from events.control import PauseRequested, TrainingInterrupted, TrainingNoted
 from events.training import TrainingCompleted, TrainingFailed
 
 pytestmark = pytest.mark.browser
@@ -83,6 +83,33 @@ def test_name_and_note_are_changed_in_the_list_and_on_the_page_and_seen_in_every
     wait_until(lambda: listed.page.locator(".c-name a").all_inner_texts() == ["renamed"], "the one with the tag")
     listed.page.reload()
     wait_until(lambda: listed.page.locator(".c-name a").all_inner_texts() == ["renamed"], "the same after a reload")
+
+
+def test_a_first_note_closes_its_form_also_where_the_row_tells_of_it_before_the_answer(
+    dashboard: Dashboard, studio: Studio, tab_at: TabAt
+) -> None:
+    one = studio.create("firstnote00001", name="noted at once")
+    page = tab_at(dashboard.url).page
+    page.get_by_role("button", name="Rename or note noted at once").click()
+    form = page.locator("form.describe")
+    form.get_by_role("textbox", name="Note").fill("why")
+    studio.hold()
+    form.get_by_role("textbox", name="Note").press("Control+Enter")
+    studio.set(one, note="why")
+    studio.emit(one, TrainingNoted(note="why"), stream="control")
+    shown = page.get_by_role("button", name="why", exact=True)
+    expect(shown).to_be_visible()
+    expect(form).to_be_visible()
+    studio.let_go()
+    expect(form).to_be_hidden()
+    expect(page.get_by_role("group", name="Note")).to_be_hidden()
+    # One that was open before the form is open after it.
+    shown.click()
+    page.get_by_role("button", name="Edit", exact=True).click()
+    form.get_by_role("textbox", name="Note").fill("why not")
+    form.get_by_role("textbox", name="Note").press("Control+Enter")
+    expect(page.get_by_role("group", name="Note")).to_have_text("why not")
+    expect(form).to_be_hidden()
 
 
 def test_an_end_is_told_once_on_whatever_page_and_tabs_say_how_far_a_training_is(
