@@ -76,7 +76,6 @@ def test_runs_are_compared_by_address_and_keep_their_colours_when_others_come_an
     add.press("Enter")
     wait_until(lambda: drawn(tab, "loss", 2) == list(range(1, 51)), "the third run")
     expect(tab.page).to_have_url(re.compile(f"ids={first}%2C{second}%2C{third}$"))
-    # The heads are drawn anew with the third: a click meanwhile could hit one that is on its way out.
     expect(tab.page.get_by_role("group", name="Runs").get_by_role("link")).to_have_count(3)
     tab.page.get_by_role("button", name="Take cmpaddress 1 away").click()
     # In this order: while no chart is there, no line is.
