@@ -19,7 +19,7 @@ from core import run
 from core.server import intake
 from events import segment
 from events.control import TrainingCreated, WriterClaimed
-from events.errors import EventLogError, Fenced, SpoolLocked
+from events.errors import EventLogError, Fenced, LogClosed, SpoolLocked
 from events.ids import is_id
 from events.segment import Segment, frames_in
 from events.spool import hold
@@ -66,7 +66,10 @@ def adopt(studio: Any, progress: Progress | None = None) -> list[Adopted]:
 
 
 def adopt_folder(store: Any, folder: Path, progress: Progress | None = None) -> Adopted | None:
-    """Take in one run folder's spool. None if its trainer lives or there was nothing to do. Blocks."""
+    """Take in one run folder's spool. Blocks.
+
+    None if its trainer lives, there was nothing to do, or the log was closed before all was done.
+    """
     spool = folder / "spool"
     if not any(spool.glob(f"*{segment.SUFFIX}")):
         return None
@@ -78,6 +81,9 @@ def adopt_folder(store: Any, folder: Path, progress: Progress | None = None) -> 
         adoption = _Adoption(store, folder, progress)
         try:
             adoption.run()
+        except LogClosed:
+            # The server ends meanwhile, and nothing is wrong: the next one begins with what is left.
+            return None
         except (EventLogError, OSError) as error:
             adoption.problems.append(f"The spool {spool} could not be taken in: {error}")
         for problem in adoption.problems:

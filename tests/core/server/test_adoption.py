@@ -13,7 +13,7 @@ import pytest
 from bare_server import step
 
 from core import run
-from core.server import intake
+from core.server import adoption, intake
 from core.server.adoption import adopt, adopt_folder, clean
 from core.settings import Settings
 from events import segment
@@ -314,6 +314,33 @@ def test_a_folder_that_cannot_be_taken_in_does_not_keep_out_the_others(studio: A
     reports = {report.training_id: report for report in adopt(studio)}
     assert reports[training].events == 3
     assert "could not be taken in" in reports[earlier].problems[0]
+
+
+def test_a_server_that_ends_meanwhile_says_nothing_and_leaves_the_rest_to_the_next_one(
+    studio: Any, training: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(adoption, "BATCH_EVENTS", 10)
+    monkeypatch.setattr(adoption, "UNDER_WAY", 1)
+    spooled(spool_of(studio, training), 1, 100).close()
+    append, store = studio.store.append, studio.store
+
+    def last_one(*appends: Append) -> Future[Any]:
+        done = append(*appends)
+        done.result()
+        store.close()
+        return done
+
+    monkeypatch.setattr(store, "append", last_one)
+    assert adopt_folder(store, folder_of(studio, training)) is None
+    assert not caplog.records
+    studio.store = EventStore.open(studio.settings.database, idle=3600)
+    try:
+        (report,) = adopt(studio)
+        assert report.events == 90
+        assert steps(studio, training) == list(range(1, 101))
+        assert not report.problems
+    finally:
+        studio.store.close()
 
 
 def test_only_run_folders_are_looked_at(studio: Any) -> None:
