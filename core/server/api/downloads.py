@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-import weakref
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from io import BytesIO
@@ -105,8 +104,9 @@ async def checkpoint_tar(run_folder: Path, row: CheckpointRow, name: str) -> Res
 async def export_tar(studio: Studio, training_id: str, row: CheckpointRow, name: str, format: Format) -> Response:
     """The checkpoint's SAEs as other programs load them, in a tar archive.
 
-    They are written to disk first, one at a time, so that whatever is wrong is said before anything is sent. Raises
-    `Refused` where the checkpoint lies elsewhere or cannot be exported, a 404 where it is gone, a 507 on a full disk.
+    They are written to disk first, one at a time, so that whatever is wrong is said before anything is sent; what is
+    sent has no name on disk any more, so that nothing is left behind however it ends. Raises `Refused` where the
+    checkpoint lies elsewhere or cannot be exported, a 404 where it is gone, a 507 on a full disk.
     """
     run_folder = studio.settings.run_folder(training_id)
     checkpoint = await _own_checkpoint(run_folder, row)
@@ -118,13 +118,9 @@ async def export_tar(studio: Studio, training_id: str, row: CheckpointRow, name:
             target = scratch / f"{training_id}-{checkpoint.name}"
             for sae in exported(checkpoint, runs.read(run_folder)):
                 write(sae, target, format)
-            archive = Archive(target)
-        except BaseException:
+            return Archive(target)
+        finally:
             shutil.rmtree(scratch)
-            raise
-        # Whoever asked may have left before the first byte, and then nothing of the answer runs.
-        weakref.finalize(archive, shutil.rmtree, scratch)
-        return archive
 
     try:
         archive = await asyncio.to_thread(make)

@@ -116,6 +116,12 @@ async def test_a_checkpoint_comes_as_an_archive_of_its_folder(client: Client, tm
     assert (await client.http.get(path.replace("/2/", "/4/"))).status_code == 404
 
 
+def still_open(folder: Path) -> int:
+    return sum(
+        str(one.readlink()).startswith(f"{folder}/") for one in Path("/proc/self/fd").iterdir() if one.is_symlink()
+    )
+
+
 async def test_a_checkpoint_that_is_pruned_while_it_is_sent_comes_whole_and_never_another(tmp_path: Path) -> None:
     folder = tmp_path / "step-1"
     folder.mkdir()
@@ -134,6 +140,11 @@ async def test_a_checkpoint_that_is_pruned_while_it_is_sent_comes_whole_and_neve
         }
     folder.mkdir()
     (folder / "a").write_bytes(b"long")
+    left = Archive(folder)
+    assert still_open(folder) == 1
+    # Whoever asked may leave before the first byte.
+    del left
+    assert still_open(folder) == 0
     archive = Archive(folder)
     (folder / "a").write_bytes(b"cut")
     with pytest.raises(Changed):
