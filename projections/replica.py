@@ -295,7 +295,8 @@ class Replica:
             fold, failed = self._fold, self._fold_failed
             try:
                 self.transact(lambda con: replica_tables.write(con, batch, fold))
-            except (LogClosed, duckdb.FatalException):
+            except (LogClosed, duckdb.FatalException, duckdb.IOException):
+                # No projection's fault, and what a commit that met a full disk has left is known only to the file.
                 raise
             except Exception as error:
                 if (lacking := _lack_of_memory(error)) is not None:

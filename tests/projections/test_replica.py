@@ -231,6 +231,26 @@ async def test_a_projection_that_fails_keeps_no_event_out(client: Client, monkey
             assert position < con.execute("SELECT max(position) FROM events").fetchall()[0][0]
 
 
+async def test_a_commit_that_raises_is_not_made_again_and_the_file_knows_whether_it_was(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(of(client, tmp_path / "a.duckdb")) as replica:
+        await assert_equal(client, replica)
+        made = replicas.transacted
+
+        def raising(con: Any, fn: Any) -> Any:
+            made(con, fn)
+            raise duckdb.IOException("IO Error: no space left on device")
+
+        with monkeypatch.context() as full:
+            full.setattr(replicas, "transacted", raising)
+            await append(client, "one", *history())
+            with pytest.raises(ReplicaFailed, match="cannot go on: IO Error: no space left"):
+                await asyncio.to_thread(replica.wait, client.server.studio.store.head, 60)
+    async with running(of(client, tmp_path / "a.duckdb")) as replica:
+        await assert_equal(client, replica)
+
+
 class _Hungry(Projection):
     """Finds no memory the first times."""
 
