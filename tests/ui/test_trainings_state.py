@@ -118,6 +118,15 @@ def test_what_the_answer_already_holds_changes_nothing() -> None:
     assert (live.training.step, live.training.loss) == (5, 0.1)
 
 
+def test_an_answer_from_before_the_last_steps_takes_no_figure_back() -> None:
+    live = state.LiveTraining(training(step=1, loss=0.9), position=10)
+    live.apply([recorded(11, step(2, loss=0.8)), recorded(12, step(3, loss=0.7))])
+    live.load(training("pausing", step=2, loss=0.8), position=11)
+    assert (live.training.status, live.training.step, live.training.loss) == ("pausing", 3, 0.7)
+    live.load(training("paused", step=3, loss=0.6), position=13)
+    assert (live.training.status, live.training.step, live.training.loss) == ("paused", 3, 0.6)
+
+
 @pytest.mark.parametrize(
     ("status", "event", "ask"),
     [

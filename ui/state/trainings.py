@@ -413,37 +413,38 @@ class LiveTraining:
 
     training: Training
     position: int
-    _newest: dict[int, StepTrained] = field(default_factory=dict)
+    _newest: dict[int, tuple[int, StepTrained]] = field(default_factory=dict)
+    """Of each SAE: the step that came last, and its position."""
 
     def load(self, training: Training, position: int) -> None:
-        """Take over an answer of the API that is true at `position`."""
+        """Take over an answer of the API that is true at `position`; steps that came after it stay."""
         self.training = training
-        self.position = position
-        self._newest = {}
+        self.position = max(self.position, position)
+        self._newest = {sae: newest for sae, newest in self._newest.items() if newest[0] > position}
+        self._take_figures()
 
     def apply(self, recorded: Sequence[Recorded]) -> bool:
         """Fold what happened in this training's streams since; True where the API has to be asked again."""
         ask = False
-        stepped = False
         for one in recorded:
             if one.position <= self.position:
                 continue
             self.position = one.position
             match one.data:
                 case StepTrained() as step:
-                    self._newest[step.sae] = step
-                    stepped = True
+                    self._newest[step.sae] = (one.position, step)
                     ask = ask or self.training.status in _BEFORE_STEPS
                 case LogWritten():
                     pass
                 case _:
                     ask = True
-        if stepped:
-            self._take_figures()
+        self._take_figures()
         return ask
 
     def _take_figures(self) -> None:
-        steps = list(self._newest.values())
+        if not self._newest:
+            return
+        steps = [step for _, step in self._newest.values()]
         latest = max(steps, key=lambda step: step.step)
         # The SAEs of one step come one after the other: those that lag by more belong to an earlier attempt.
         steps = [step for step in steps if latest.step - step.step <= 1]
