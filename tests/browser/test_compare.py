@@ -293,10 +293,9 @@ def test_the_saes_of_one_run_and_a_run_that_is_not_there(dashboard: Dashboard, s
 
 def test_names_are_text_and_nothing_overflows_on_a_phone(dashboard: Dashboard, studio: Studio, tab_at: TabAt) -> None:
     name = "<img src=x onerror=alert(1)>@loss$x " + "long " * 30
-    found = [studio.create(f"cmpnames{index:06}", name=f"{index} {name}".strip()) for index in range(2)]
-    for one in found:
-        studio.start(one)
-        studio.train(one, 1, 20)
+    found = runs(studio, "cmpnames", 3, steps=20)
+    for index, one in enumerate(found):
+        studio.set(one, name=f"{index} {name}".strip())
     tab = tab_at(f"{dashboard.url}?page=compare&ids={','.join(found)}", width=390, height=844)
     tab.page.on("dialog", lambda dialog: tab.wrong.append("a script ran"))
     wait_until(lambda: len(drawn(tab, "loss", 1)) == 20, "the charts")
@@ -309,7 +308,9 @@ def test_names_are_text_and_nothing_overflows_on_a_phone(dashboard: Dashboard, s
         for down in range(20, int(box["height"]) - 20, 3):
             tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + down)
             if reading.is_visible():
-                return True
+                # All of it is in sight, however long the name is.
+                shown = reading.bounding_box()
+                return shown is not None and 0 <= shown["x"] < shown["x"] + shown["width"] <= 390
         return False
 
     wait_until(read, "a line's name to be read at the pointer")
@@ -321,3 +322,8 @@ def test_names_are_text_and_nothing_overflows_on_a_phone(dashboard: Dashboard, s
         }"""
     )
     assert overflow <= 0
+    tables = [tab.page.get_by_role("region", name=table) for table in ("What came of them", "Configuration")]
+    # A run's column stays below itself.
+    for scrolled, other, left in ((*tables, 60), (*reversed(tables), 20)):
+        scrolled.evaluate("(box, left) => { box.scrollLeft = left }", left)
+        wait_until(lambda other=other, left=left: other.evaluate("box => box.scrollLeft") == left, "the other table")

@@ -24,7 +24,7 @@ from bokeh.models import (
 from ..state.comparison import Line, Point, frontier
 from .axes import LOG_TICKS, TICKS
 from .compare import FADED
-from .dress import dress, keep_to_itself
+from .dress import dress, keep_to_itself, tooltip
 
 # The import has made the backend known.
 hv.Store.set_current_backend("bokeh")
@@ -81,8 +81,10 @@ class Frontier:
             axis.axis_label_text_font_style = "normal"
         hover = HoverTool(
             renderers=[drawn],
-            tooltips='<div style="padding: 2px 4px"><span style="color: @colour">●</span> @label<br>'
-            'L0 <b>@l0{0,0.[0]}</b> · FVU <b>@fvu{0.[0000]}</b> <span style="opacity: 0.75">@said</span></div>',
+            tooltips=tooltip(
+                '<span style="color: @colour">●</span> @label<br>'
+                'L0 <b>@l0{0,0.[0]}</b> · FVU <b>@fvu{0.[0000]}</b> <span style="opacity: 0.75">@said</span>'
+            ),
         )
         hover.visible = False
         tap = TapTool(renderers=[drawn])

@@ -22,7 +22,7 @@ from bokeh.transform import dodge
 from ..state.answer_chart import Picture
 from ..theme import line_style
 from .axes import TICKS
-from .dress import dress, keep_to_itself, literal
+from .dress import dress, keep_to_itself, literal, tooltip
 
 HEIGHT = 380
 """Height of the chart in pixels."""
@@ -66,8 +66,9 @@ def chart(picture: Picture) -> figure:
         x = "@x{%F %T}" if picture.along == "time" else "@x"
         hover = HoverTool(
             renderers=[renderer],
-            tooltips=f'<div style="padding: 2px 4px">{literal(line.label)}<br>{literal(picture.x_label)}'
-            f" <b>{x}</b> · <b>@y{{0,0.[000000]}}</b></div>",
+            tooltips=tooltip(
+                f"{literal(line.label)}<br>{literal(picture.x_label)} <b>{x}</b> · <b>@y{{0,0.[000000]}}</b>"
+            ),
             formatters={"@x": "datetime"} if picture.along == "time" else {},
         )
         hover.visible = False

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from ..state.comparison import Line
 from .axes import LOG_TICKS, TICKS, TIME_TICKS, time_ticker
-from .dress import dress, keep_to_itself, literal, refit, span_of_constant
+from .dress import dress, keep_to_itself, literal, refit, span_of_constant, tooltip
 
 HEIGHT = 260
 """Height of a chart in pixels."""
@@ -202,7 +202,6 @@ class CompareCharts:
 
 
 def _reading(line: Line, said: str) -> str:
-    return (
-        f'<div style="padding: 2px 4px"><span style="color: {line.colour}">●</span> {literal(line.label)}'
-        f'<div style="opacity: 0.85">{said}</div></div>'
+    return tooltip(
+        f'<span style="color: {line.colour}">●</span> {literal(line.label)}<div style="opacity: 0.85">{said}</div>'
     )

@@ -54,3 +54,8 @@ def refit(fitted: Any, span: float) -> None:
 def literal(text: str) -> str:
     """A text as it stands in a tooltip's markup, where braces, @ and $ would be read as places for values."""
     return "".join(f"&#{ord(letter)};" if letter in "@${}" else letter for letter in escape(text))
+
+
+def tooltip(said: str) -> str:
+    """Markup as it is shown at the pointer: names of any length wrap, so that it fits beside the pointer on a phone."""
+    return f'<div style="padding: 2px 4px; max-width: min(340px, 38vw); overflow-wrap: anywhere">{said}</div>'

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import msgspec
@@ -36,7 +35,7 @@ from ..answers import Training
 from ..steps import AXES, PER_SAE, Columns
 from ..theme import line_style
 from .axes import LOG_TICKS, TICKS, TIME_TICKS, TOOLBAR, time_ticker
-from .dress import refit, span_of_constant
+from .dress import literal, refit, span_of_constant, tooltip
 from .smoothing import SPANS, MovingAverage
 
 HEIGHT = 232
@@ -341,7 +340,7 @@ class LiveCharts:
         plot.background_fill_alpha = plot.border_fill_alpha = 0
         plot.yaxis[0].update(ticker=self._values_ticker, formatter=self._ticks)
         read = (
-            '<div style="padding: 2px 4px"><div>Step <b>@step{0,0}</b></div>'
+            "<div>Step <b>@step{0,0}</b></div>"
             '<div style="opacity: 0.75">@tokens{0.[00] a} tokens · @time{00:00:00}</div>'
         )
         drawn: list[GlyphRenderer] = []
@@ -350,13 +349,13 @@ class LiveCharts:
             line = self._add(plot, Line(x="step", y=column, line_color=colour, line_dash=dash, line_width=1.5))
             drawn.append(line)
             self._raw.append((sae if chart.per_sae else -1, line))
-            label = escape(self.labels[sae] if chart.per_sae else chart.title)
+            label = literal(self.labels[sae] if chart.per_sae else chart.title)
             read += f'<div><span style="color: {colour}">●</span> {label} <b>@{{{column}}}{{{chart.values}}}</b></div>'
         if chart.metric == "l0" and target_l0 is not None:
             plot.add_layout(
                 Span(location=target_l0, dimension="width", line_dash="dashed", line_color="#808a96", line_width=1)
             )
-        hover = HoverTool(renderers=list[DataRenderer](drawn[:1]), tooltips=read + "</div>", mode="vline")
+        hover = HoverTool(renderers=list[DataRenderer](drawn[:1]), tooltips=tooltip(read), mode="vline")
         hover.line_policy = "nearest"
         hover.visible = False
         self._hovers.append((hover, drawn))

@@ -10,6 +10,14 @@ export function render({model, view}) {
   const body = el("tbody")
   const grid = el("table", {}, head, body)
   const box = el("div", {class: "scroll", tabindex: 0, role: "region"}, grid)
+  // Tables of the same lines have the same columns: a run stays below itself where they are scrolled.
+  const together = (globalThis.studio_tables ??= new Set()).add(box)
+  box.addEventListener("scroll", () => {
+    for (const other of together) {
+      if (!other.isConnected) together.delete(other)
+      else if (Math.abs(other.scrollLeft - box.scrollLeft) > 1) other.scrollLeft = box.scrollLeft
+    }
+  })
   // Apart from the figures: those change all the time, and a click on a head that is drawn anew meanwhile would be lost.
   const drawHeads = part(head, (heads, node) => {
     grid.style.setProperty("--columns", heads.length)
