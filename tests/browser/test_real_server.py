@@ -109,12 +109,17 @@ def test_a_killed_server_is_said_at_once_and_the_page_comes_back_by_itself(
     server: Server, training: str, tab_at: TabAt
 ) -> None:
     tab = tab_at(f"{server.url}?training={training}")
+    server.ask("templates", {"name": "kept", "config": {"model": "demo", "datasets": ["stdlib"], "total_steps": 321}})
     form = tab_at(f"{server.url}?page=new")
+    form.page.get_by_label("Load template").select_option(label="kept")
+    loaded = form.page.locator(".hint").get_by_text("Loaded: kept · 1 field changed", exact=True)
+    expect(form.page.get_by_label("Total steps", exact=True)).to_have_value("321")
     tab.allowed = form.allowed = CUT_OFF
     wait_until(lambda: tab.steps() and tab.log_lines(), "history and log")
     lines = tab.whole_log()
     form.page.get_by_label("Total steps", exact=True).fill("777")
     form.page.get_by_label("Total steps", exact=True).press("Tab")
+    expect(loaded).to_be_visible()
     wait_until(lambda: "777" in form.page.evaluate("sessionStorage['saestudio:draft'] ?? ''"), "the draft")
     server.kill()
     expect(tab.page.locator(".banner")).to_be_visible()
@@ -129,6 +134,7 @@ def test_a_killed_server_is_said_at_once_and_the_page_comes_back_by_itself(
     assert again == sorted(set(again))
     assert set(lines[-10:]) <= set(again)
     expect(form.page.get_by_label("Total steps", exact=True)).to_have_value("777", timeout=60_000)
+    expect(loaded).to_be_visible()
     expect(form.page.locator(".connection .status")).to_contain_text("live · position")
 
 
