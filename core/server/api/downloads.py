@@ -120,7 +120,9 @@ async def export_tar(studio: Studio, training_id: str, row: CheckpointRow, name:
                 write(sae, target, format)
             return Archive(target)
         finally:
-            shutil.rmtree(scratch)
+            # On a network's disk an open file keeps a name, and its folder stays until the next start: no fault of
+            # the export's.
+            shutil.rmtree(scratch, ignore_errors=True)
 
     try:
         archive = await asyncio.to_thread(make)

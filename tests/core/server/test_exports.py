@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -53,11 +54,16 @@ def files_in(archive: bytes) -> dict[str, bytes]:
         return {member.name: read.extractfile(member).read() for member in read}  # type: ignore[union-attr]
 
 
+def not_empty(*_: object, **__: object) -> None:
+    raise OSError(39, "Directory not empty")
+
+
 async def test_an_export_is_what_the_command_line_writes_and_leaves_nothing_behind(
-    client: Client, tmp_path: Path
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training, checkpoint = await trained(client)
-    answer = await client.http.get(f"/api/v1/trainings/{training}/checkpoints/2/export?format=saelens")
+    path = f"/api/v1/trainings/{training}/checkpoints/2/export?format=saelens"
+    answer = await client.http.get(path)
     assert answer.status_code == 200, answer.text
     assert int(answer.headers["content-length"]) == len(answer.content)
     assert 'filename="a_b-step-2-saelens.tar"' in answer.headers["content-disposition"]
@@ -71,9 +77,12 @@ async def test_an_export_is_what_the_command_line_writes_and_leaves_nothing_behi
     assert files_in(answer.content) == wanted
     assert len(wanted) == 4
     # Whatever becomes of the answer from its first byte on.
-    async with client.http.stream("GET", f"/api/v1/trainings/{training}/checkpoints/2/export?format=saelens") as begun:
+    async with client.http.stream("GET", path) as begun:
         assert begun.status_code == 200
         assert names(settings.exports) == set()
+    with monkeypatch.context() as network:
+        network.setattr(os, "rmdir", not_empty)
+        assert files_in((await client.http.get(path)).content) == wanted
 
 
 async def test_as_safetensors_an_sae_is_one_file_that_describes_itself(client: Client, tmp_path: Path) -> None:
