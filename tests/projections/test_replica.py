@@ -47,13 +47,14 @@ def history(end: int = 40) -> list[Event]:
 
 async def append(client: Client, training: str, *events: Event) -> int:
     store = client.server.studio.store
-    stream = f"training-{training}"
-    if not store.version(stream):
+    appends = [Append(f"training-{training}", events)]
+    if not store.version(f"training-{training}"):
+        # At once with its first events: what waits for its slot for a moment would be started by the server.
         created = TrainingCreated(name=training, config=CONFIG)
-        store.append(Append(f"control-{training}", [created], actor="user:ada")).result()
         template = TemplateSaved(name="t", description="", config=CONFIG)
-        store.append(Append(f"template-{training}", [template], actor="user:ada")).result()
-    return (await asyncio.wrap_future(store.append(Append(stream, events))))[0].position
+        appends.insert(0, Append(f"template-{training}", [template], actor="user:ada"))
+        appends.insert(0, Append(f"control-{training}", [created], actor="user:ada"))
+    return (await asyncio.wrap_future(store.append(*appends)))[-1].position
 
 
 def table_rows(con: duckdb.DuckDBPyConnection, names: Sequence[str]) -> dict[str, list[str]]:
