@@ -28,7 +28,7 @@ def test_a_hundred_thousand_steps_are_shown_whole_with_every_spike_and_then_live
     folder = server.data_dir.parent / "elsewhere" / training
     lock = hold(folder)
     config = TrainingConfig(model="demo", datasets=("stdlib",), architecture_type="topk", total_steps=STEPS + 1_900)
-    created = TrainingCreated(name="long", config=config)
+    created = TrainingCreated(name="long", config=config, launcher="external")
     emitter = Emitter(folder, training, address=lambda: read_address(server.data_dir), created=created)
     over = threading.Event()
     gone: list[int] = []

@@ -134,7 +134,7 @@ def test_the_real_server_gives_a_long_training_with_every_spike(
     folder = server.data_dir.parent / "elsewhere" / training
     lock = hold(folder)
     config = TrainingConfig(model="demo", datasets=("stdlib",), total_steps=steps)
-    created = TrainingCreated(name="long", config=config)
+    created = TrainingCreated(name="long", config=config, launcher="external")
     emitter = Emitter(folder, training, address=lambda: read_address(server.data_dir), created=created)
     try:
         emitter.emit(TrainingStarted(pid=1, host="elsewhere", device="cpu", saes=(Sae(layer=1, hook="resid_post"),)))
