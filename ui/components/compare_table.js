@@ -12,6 +12,7 @@ export function render({model, view}) {
   const box = el("div", {class: "scroll", tabindex: 0, role: "region"}, grid)
   // Tables of the same lines have the same columns: a run stays below itself where they are scrolled.
   const together = (globalThis.studio_tables ??= new Set()).add(box)
+  model.on("remove", () => together.delete(box))
   box.addEventListener("scroll", () => {
     for (const other of together) {
       if (!other.isConnected) together.delete(other)
